@@ -1,0 +1,131 @@
+/* The contract between the engine and a module's hot code. abi.pxd mirrors it.
+ *
+ * Ownership: the engine owns every buffer. A module borrows a packet for the length of one call, unless it took the
+ * packet with host->clone or host->hold; then it owns it until host->resume or host->discard.
+ * Threads: one worker thread runs all calls of a flow. Instance memory is shared by all workers: after configure it is
+ * read-only, or touched with atomics. Flow state belongs to the flow's worker alone.
+ */
+#ifndef LAYER45_ABI_H
+#define LAYER45_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define L45_ABI_VERSION 1
+#define L45_OPS_CAPSULE "layer45.ops"
+#define L45_NEVER UINT64_MAX
+
+/* What a module says of a packet. 0 is never a valid answer: a swallowed exception returns it. */
+typedef enum {
+    L45_UNSET = 0,
+    L45_PASS,      /* untouched by this module */
+    L45_REWRITTEN, /* changed in place, through the edits of packet.pxd */
+    L45_DROP,
+    L45_HOLD,      /* kept by the module, which called host->hold first */
+    L45_ERROR      /* could not do its work: the policy's on_failure decides */
+} l45_verdict;
+
+enum { L45_EGRESS = 0, L45_INGRESS = 1 };
+
+enum {
+    L45_EDITED = 1,    /* some byte differs from what the kernel gave */
+    L45_SUMMED = 2,    /* payload_sum holds what the L4 checksum claims of the payload */
+    L45_NO_SUM = 4,    /* the L4 checksum field carries no claim (UDP over IPv4, 0) */
+    L45_PARTIAL = 8,   /* the field holds the pseudo-header sum only: compute it whole on the way out */
+    L45_GSO = 16,      /* a super-packet: the kernel cuts it into segments later */
+    L45_TRUNCATED = 32 /* data..tail is shorter than the packet: look, never edit */
+};
+
+/* An IP packet in a buffer with room around it:  head <= data < tail <= end.  [data, tail) is the packet. */
+typedef struct l45_packet {
+    uint8_t *head;
+    uint8_t *data;
+    uint8_t *tail;
+    uint8_t *end;
+    uint64_t time_ns;        /* arrival; the worker's clock (CLOCK_MONOTONIC live, capture time in replay) */
+    uint32_t wire_bytes;     /* length of the IP packet, also where it is truncated here */
+    uint32_t sequence;       /* number of this packet in its flow and direction; see README "sequence" */
+    uint32_t payload_sum;    /* one's complement sum the checksum claims of the payload (L45_SUMMED) */
+    uint16_t l4_offset;      /* from data */
+    uint16_t payload_offset; /* from data */
+    uint16_t class_id;
+    uint16_t flags;
+    uint8_t ip_version;      /* 4 or 6 */
+    uint8_t protocol;        /* IPPROTO_UDP or IPPROTO_TCP */
+    uint8_t direction;       /* L45_EGRESS or L45_INGRESS */
+    uint8_t origin;          /* engine's own: where the verdict goes */
+} l45_packet;
+
+/* A flow as both of its directions see it. Addresses are network order, IPv4 as ::ffff:a.b.c.d. */
+typedef struct l45_flow_key {
+    uint8_t local[16];
+    uint8_t remote[16];
+    uint16_t local_port_be;
+    uint16_t remote_port_be;
+    uint16_t class_id;
+    uint8_t protocol;
+    uint8_t reserved;
+} l45_flow_key;
+
+struct l45_host;
+
+/* What a module gets with each call. */
+typedef struct l45_context {
+    const struct l45_host *host;
+    void *instance;          /* ops->instance_bytes, filled by configure */
+    void *state;             /* ops->flow_state_bytes, zero when the flow opened */
+    uint64_t *counters;      /* of this instance on this worker, in the manifest's order */
+    const l45_flow_key *flow;
+    uint64_t now_ns;
+    void *worker;            /* engine's own */
+    void *entry;             /* engine's own: the flow table's entry */
+    uint32_t index;          /* engine's own: place in the chain */
+} l45_context;
+
+/* What the engine does for a module. All calls are valid only inside egress, ingress, tick and flow_close. */
+typedef struct l45_host {
+    uint32_t abi_version;
+    uint32_t struct_bytes;
+    /* A copy of a packet, owned by the caller; NULL when the worker's pool is empty (counted). */
+    l45_packet *(*clone)(l45_context *, const l45_packet *);
+    /* Takes the packet out of the queue, un-verdicted; the caller owns the returned one and must answer L45_HOLD.
+     * NULL when no more may be held (counted): answer something else. */
+    l45_packet *(*hold)(l45_context *, l45_packet *);
+    /* Sends an owned packet on through the rest of the chain at when_ns (0: now). Ownership ends. */
+    void (*resume)(l45_context *, l45_packet *, uint64_t when_ns);
+    /* Ends an owned packet: a clone vanishes, a held one is dropped. */
+    void (*discard)(l45_context *, l45_packet *);
+    /* Sets this instance's one timer for this flow; tick is called at when_ns or soon after. L45_NEVER disarms. */
+    void (*arm)(l45_context *, uint64_t when_ns);
+    /* 64 random bits; the same in every replay with the same seed. Not for secrets. */
+    uint64_t (*random)(l45_context *);
+} l45_host;
+
+/* A validated parameter, always present (the default stands in): numbers in the manifest's unit. */
+typedef struct l45_param {
+    const char *name;
+    const uint8_t *bytes; /* text, bytes, choice (its name); else NULL */
+    size_t byte_count;
+    int64_t integer;      /* integer, boolean, choice (its position), range (its first) */
+    int64_t last;         /* range: its last */
+    double number;        /* number and integer */
+} l45_param;
+
+/* A module: what its PyCapsule named L45_OPS_CAPSULE points to. Lives as long as the process. */
+typedef struct l45_ops {
+    uint32_t abi_version;      /* L45_ABI_VERSION */
+    uint32_t struct_bytes;     /* sizeof(l45_ops) */
+    uint32_t instance_bytes;
+    uint32_t flow_state_bytes;
+    /* Cold. 0, or -1 with one line in error. instance comes zeroed. */
+    int (*configure)(void *instance, const l45_param *params, size_t count, char *error, size_t error_bytes);
+    void (*release)(void *instance);     /* may be NULL; undoes configure */
+    int (*flow_open)(l45_context *);     /* may be NULL; 0, or -1: the packet is an ERROR */
+    void (*flow_close)(l45_context *);   /* may be NULL; owned packets must be resumed or discarded here */
+    /* Hot: no allocation, no lock, no interpreter. NULL: the module does nothing in this direction. */
+    l45_verdict (*egress)(l45_context *, l45_packet *);
+    l45_verdict (*ingress)(l45_context *, l45_packet *);
+    void (*tick)(l45_context *);         /* may be NULL */
+} l45_ops;
+
+#endif

@@ -1,0 +1,40 @@
+"""Lists the compiled extensions; everything else stands in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+SANITIZE = os.environ.get("LAYER45_SANITIZE", "")  # for example "address,undefined"
+COMPILE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else ["-O3"]
+LINK = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+LIBRARIES = {"capture": ["pcap"]}
+
+
+def extension(source: Path) -> Extension:
+    return Extension(
+        ".".join(source.with_suffix("").parts),
+        [str(source)],
+        include_dirs=["layer45/fastpath"],
+        libraries=LIBRARIES.get(source.stem, []),
+        extra_compile_args=[*COMPILE, "-Wall", "-Wno-unused-function"],
+        extra_link_args=LINK,
+    )
+
+
+sources = [*Path("layer45/fastpath").glob("*.pyx"), *Path("layer45/modules").glob("*/*.pyx")]
+setup(
+    ext_modules=cythonize(
+        [extension(source) for source in sorted(sources)],
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "binding": True,
+        },
+        nthreads=os.cpu_count() or 1,
+    )
+)
