@@ -10,8 +10,8 @@ from libc.string cimport memcpy
 
 cdef inline uint32_t fold(uint64_t total) noexcept nogil:
     """A sum of words as 16 bits; 0 only for the sum of nothing but zeros."""
-    total = (total >> 32) + (total & 0xFFFFFFFF)
-    total = (total >> 32) + (total & 0xFFFFFFFF)
+    total = (total >> 32) + <uint32_t> total
+    total = (total >> 32) + <uint32_t> total
     total = (total >> 16) + (total & 0xFFFF)
     total = (total >> 16) + (total & 0xFFFF)
     return <uint32_t> ((total >> 16) + (total & 0xFFFF))

@@ -29,6 +29,8 @@ cdef enum parse_result:
 
 cdef parse_result parse(l45_packet *packet) noexcept nogil
 cdef void seal(l45_packet *packet) noexcept nogil
+cdef void write_ipv4_word(l45_packet *packet, size_t offset, const uint8_t *word) noexcept nogil
+cdef void allow_fragments(l45_packet *packet, uint16_t identification) noexcept nogil
 
 
 cdef inline uint16_t load_be16(const uint8_t *at) noexcept nogil:
