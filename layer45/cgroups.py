@@ -1,0 +1,107 @@
+"""The cgroups that `exec` puts programs in: <cgroup v2 mount>/<cgroup_root>/<policy>.
+
+A daemon holds a shared flock on every cgroup directory it uses. Who ends removes those that are empty and that nobody
+else holds, so daemons which share a cgroup root leave each other's alone, and a killed daemon's are not left for ever.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from layer45.errors import Layer45Error
+
+MOUNTS = Path("/proc/self/mounts")
+
+
+def mount_point(mounts: Path = MOUNTS) -> Path:
+    """Where cgroup v2 is mounted. Raises Layer45Error."""
+    for line in mounts.read_text().splitlines():
+        fields = line.split(" ")
+        if len(fields) > 2 and fields[2] == "cgroup2":
+            return Path(fields[1].encode().decode("unicode_escape"))
+    raise Layer45Error("cgroup v2 is not mounted; mount it: mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def path_of(root: str, policy: str) -> str:
+    """A policy's cgroup, below the mount."""
+    return f"{root.strip('/')}/{policy}"
+
+
+class Cgroups:
+    """The cgroups one daemon uses."""
+
+    def __init__(self, root: str, mount: Path | None = None) -> None:
+        self.root = root.strip("/")
+        self.mount = mount if mount is not None else mount_point()
+        self._held: dict[str, int] = {}  # path below the mount → descriptor with our shared lock
+
+    def prepare(self, policy: str) -> str:
+        """Makes a policy's cgroup if it is missing, and holds it. Its path below the mount. Raises Layer45Error."""
+        path = path_of(self.root, policy)
+        for part in (self.root, path):
+            self._hold(part)
+        return path
+
+    def keep_only(self, policies: set[str]) -> None:
+        """Lets go of the cgroups of all other policies."""
+        wanted = {self.root, *(path_of(self.root, policy) for policy in policies)}
+        for path in sorted(set(self._held) - wanted, reverse=True):
+            self._release(path)
+
+    def close(self) -> None:
+        """Lets go of all: removes what is empty and nobody else's. A cgroup with programs in it stays."""
+        for path in sorted(self._held, reverse=True):  # children before their parent
+            self._release(path)
+
+    def _hold(self, path: str) -> None:
+        while path not in self._held or not self._is_current(path):
+            if path in self._held:
+                os.close(self._held.pop(path))
+            try:
+                self._held[path] = self._open(path)
+            except BlockingIOError:
+                continue  # another daemon is just removing it
+            except OSError as error:
+                reason = "needs root" if error.errno in (errno.EACCES, errno.EPERM) else error.strerror
+                raise Layer45Error(f"{self.mount / path}: cannot make the cgroup: {reason}") from None
+
+    def _open(self, path: str) -> int:
+        """A descriptor with our shared lock; the directory is made if it is missing."""
+        (self.mount / path).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.mount / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _is_current(self, path: str) -> bool:
+        """False when someone removed the directory, and perhaps made another, since we opened it."""
+        try:
+            return os.path.samestat(os.fstat(self._held[path]), (self.mount / path).stat())
+        except FileNotFoundError:
+            return False
+
+    def _release(self, path: str) -> None:
+        descriptor = self._held.pop(path)
+        with contextlib.suppress(OSError):  # held by another daemon, not empty, or gone
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (self.mount / path).rmdir()
+        os.close(descriptor)
+
+
+def enter(path: str, mount: Path | None = None) -> None:
+    """Moves this process into a cgroup below the mount. Raises Layer45Error."""
+    directory = (mount if mount is not None else mount_point()) / path
+    try:
+        (directory / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    except PermissionError:
+        raise Layer45Error(
+            f"{directory}: only root may move a program into its policy's cgroup; "
+            "run as root (and, inside it, sudo -u USER CMD to run CMD as a user)"
+        ) from None
+    except OSError as error:
+        raise Layer45Error(f"{directory}: cannot move into the cgroup: {error.strerror}") from None

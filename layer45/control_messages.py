@@ -1,0 +1,67 @@
+"""What a client may ask of the daemon over the control socket, and what it hears: one JSON document a line.
+
+    {"command": "flows", "limit": 10}\\n   →   {"ok": true, "result": [...]}\\n
+                                          or  {"ok": false, "problems": ["one line", ...]}\\n
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+
+LONGEST_REQUEST_BYTES = 64 * 1024
+MOST_FLOWS = 100_000
+
+
+class Status(msgspec.Struct, tag_field="command", tag="status", forbid_unknown_fields=True):
+    """The daemon's state: policies, queues, rules."""
+
+
+class Stats(msgspec.Struct, tag_field="command", tag="stats", forbid_unknown_fields=True):
+    """Every counter, with its help."""
+
+
+class Flows(msgspec.Struct, tag_field="command", tag="flows", forbid_unknown_fields=True):
+    """Live flows, at most limit of them."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_FLOWS)] = 1000
+
+
+class Reload(msgspec.Struct, tag_field="command", tag="reload", forbid_unknown_fields=True):
+    """Read the configuration again; on any error nothing changes."""
+
+
+class ExecPrepare(msgspec.Struct, tag_field="command", tag="exec-prepare", forbid_unknown_fields=True):
+    """Make the cgroup of a policy's programs; the reply names it."""
+
+    policy: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+Request = Status | Stats | Flows | Reload | ExecPrepare
+
+
+class Reply(msgspec.Struct, omit_defaults=True):
+    """ok and a result, or not ok and one line for each problem."""
+
+    ok: bool
+    result: Any = None
+    problems: list[str] = []
+
+
+_requests = msgspec.json.Decoder(Request)
+_replies = msgspec.json.Decoder(Reply)
+_encoder = msgspec.json.Encoder()
+
+
+def decode_request(line: bytes) -> Request:
+    """Raises msgspec.DecodeError (of which ValidationError is one), its text in one line."""
+    return _requests.decode(line)
+
+
+def decode_reply(line: bytes) -> Reply:
+    """Raises msgspec.DecodeError."""
+    return _replies.decode(line)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One line, its end included."""
+    return _encoder.encode(message) + b"\n"

@@ -1,0 +1,64 @@
+"""One daemon per control socket: a lock file beside it, held for the daemon's life and gone with it."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from layer45.errors import Layer45Error
+
+
+def lock_path(control_socket: Path) -> Path:
+    """The lock file that belongs to a control socket."""
+    return control_socket.with_name(control_socket.name + ".lock")
+
+
+class DaemonLock:
+    """An flock: the kernel frees it when its holder dies, however that happens."""
+
+    def __init__(self, control_socket: Path) -> None:
+        self.control_socket = control_socket
+        self.path = lock_path(control_socket)
+        self._descriptor = -1
+
+    def __enter__(self) -> "DaemonLock":
+        self._make_directory()
+        while not self._hold():
+            pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def _make_directory(self) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Layer45Error(f"{self.path.parent}: cannot make it: {error.strerror}") from None
+
+    def _hold(self) -> bool:
+        """False: the file we locked was removed meanwhile by a daemon that ended. Try again."""
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Layer45Error(f"{self.path}: cannot open the lock: {error.strerror}") from None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise Layer45Error(
+                f"{self.control_socket}: a daemon is already running here, pid {holder}"
+            ) from None
+        if not self._still_named():
+            os.close(self._descriptor)
+            return False
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        return True
+
+    def _still_named(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
