@@ -1,6 +1,6 @@
-"""Where the IP packet begins in a captured frame. Works on hostile bytes: nothing is read behind `captured`."""
+"""Where the IP packet begins in a captured frame. Takes hostile bytes: nothing is read behind `captured`."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 cdef enum:
     LINK_NULL = 0

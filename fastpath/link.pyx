@@ -1,6 +1,7 @@
-"""Link headers of captures: Ethernet, Linux cooked (SLL, SLL2), raw IP, BSD loopback; VLAN tags behind any Ethertype."""
+"""Link headers of captures: Ethernet, Linux cooked (SLL, SLL2), raw IP, BSD loopback; VLAN tags behind an
+Ethertype."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from layer45.fastpath.packet cimport load_be16, load_be32
 
@@ -41,7 +42,8 @@ cdef int32_t locate_ip(int link_type, const uint8_t *frame, uint32_t captured) n
     return _raw(frame, captured)
 
 
-cdef inline int32_t _version(const uint8_t *frame, uint32_t captured, uint32_t offset, int version) noexcept nogil:
+cdef inline int32_t _version(
+        const uint8_t *frame, uint32_t captured, uint32_t offset, int version) noexcept nogil:
     if captured <= offset:
         return LINK_SHORT
     return <int32_t> offset if frame[offset] >> 4 == version else LINK_LIES

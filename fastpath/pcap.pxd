@@ -19,7 +19,7 @@ cdef extern from "<pcap/pcap.h>" nogil:
 
     ctypedef struct pcap_t
     ctypedef struct pcap_dumper_t
-    ctypedef struct pcap_pkthdr:
+    struct pcap_pkthdr:
         timeval ts
         uint32_t caplen
         uint32_t len "len"
