@@ -7,7 +7,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 SANITIZE = os.environ.get("LAYER45_SANITIZE", "")  # for example "address,undefined"
-COMPILE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else ["-O3"]
+OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
+COMPILE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else OPTIMIZE
 LINK = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
 LIBRARIES = {"capture": ["pcap"]}
 

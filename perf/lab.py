@@ -1,0 +1,181 @@
+"""Where the benchmarks run: two hosts on one wire, a counting sink, a bounded sender, and engines on a queue.
+
+    host a: sender -> OUTPUT -> queue -> engine -> veth -> host b: counted and dropped in raw PREROUTING
+
+An engine's CPU is the time the scheduler gave to all threads of its process, in nanoseconds, taken from outside,
+so that every engine is measured by the same ruler. It contains what the kernel does in the engine's system calls:
+the packet's way on through the network stack.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.netns.topology import Host, Hosts
+
+HERE = Path(__file__).parent
+SCRATCH = HERE / "results" / "scratch"
+PORT = 9000
+FIRST_QUEUE = 4500
+START_TIMEOUT_S = 20.0
+
+
+class BenchmarkError(Exception):
+    """A run whose counters do not add up, or that could not start: no figure comes from it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the sender sends."""
+
+    packets: int
+    packet_bytes: int = 64
+    burst: int = 64
+    rate: int = 100_000  # packets a second; 0: as fast as it goes
+
+
+def compiled(name: str) -> Path:
+    """The program made from perf/NAME.c, compiled when the source is newer."""
+    source, program = HERE / f"{name}.c", SCRATCH / name
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["gcc", "-O3", "-Wall", "-Wextra", "-o", program, source], check=True)
+    return program
+
+
+def send(host: Host, to: str, load: Load) -> dict[str, int]:
+    """Send the load from host: sent, elapsed_ns, cpu_ns."""
+    words = [to, PORT, load.packets, load.packet_bytes, load.burst, load.rate]
+    done = host.run([str(compiled("sender")), *map(str, words)], timeout=300)
+    return dict(json.loads(done.stdout))
+
+
+class Sink:
+    """Counts the sender's packets where they reach host b, and drops them there: no receiver, no replies."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        rule = f"-t raw -A PREROUTING -p udp --dport {PORT} -j DROP"
+        host.run(["iptables", *rule.split()])
+
+    def packets(self) -> int:
+        """Packets counted since the last call."""
+        listing = self.host.run(["iptables", "-t", "raw", "-Z", "-vxnL", "PREROUTING"]).stdout
+        return sum(int(line.split()[0]) for line in listing.splitlines() if "DROP" in line)
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """A queue as the kernel counts it."""
+
+    queued: int
+    dropped: int
+
+
+def queue_counts(host: Host) -> QueueCounts:
+    """All queues of a host, summed; nothing queued where there is none."""
+    listing = host.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
+    rows = [list(map(int, line.split())) for line in listing.splitlines()]
+    return QueueCounts(sum(row[7] for row in rows), sum(row[5] + row[6] for row in rows))
+
+
+def wait_for_queue(host: Host, process: subprocess.Popen[Any]) -> None:
+    """Until somebody listens on a queue of the host."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not host.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchmarkError(f"{' '.join(map(str, process.args))}: no queue was opened")  # type: ignore[arg-type]
+        time.sleep(0.02)
+
+
+def cpu_ns(pid: int) -> int:
+    """Time on a CPU of every thread of a process, user and kernel, since it began."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def yardstick(host: Host, argv: list[str], rules: str) -> Iterator[subprocess.Popen[Any]]:
+    """A program other than ours on FIRST_QUEUE, behind given rules in iptables-restore's language."""
+    host.run(["iptables-restore", "--noflush"], input=rules)
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
+    process = host.popen(argv, stdout=log, stderr=log, cwd=HERE.parent)
+    try:
+        wait_for_queue(host, process)
+        yield process
+    finally:
+        _end(process)
+        log.close()
+        for table in ("raw", "mangle", "filter", "nat"):
+            host.run(["iptables", "-t", table, "-F"], check=False)
+            host.run(["iptables", "-t", table, "-X"], check=False)
+
+
+def write_config(directory: Path, chain: str, match: str, workers: int = 1) -> Path:
+    """A configuration with one policy, named bench; chain and match are in TOML."""
+    (directory / "policies").mkdir(parents=True)
+    (directory / "layer45.toml").write_text(
+        f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\nworkers = {workers}\n'
+        f'cgroup_root = "layer45-perf-{os.getpid()}"\nbackend = "iptables"\n'
+    )
+    (directory / "policies" / "bench.toml").write_text(
+        f'[policy.bench]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\n'
+    )
+    return directory
+
+
+def layer45(*words: str) -> list[str]:
+    """A command line of ours, in this interpreter."""
+    return [sys.executable, "-m", "layer45", *words]
+
+
+@contextlib.contextmanager
+def daemon(host: Host, config: Path) -> Iterator[subprocess.Popen[Any]]:
+    """`layer45 run` in a host, ready for packets."""
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
+    process = host.popen(layer45("run", "--config", str(config)), stdout=log, stderr=log)
+    try:
+        _wait_until_ready(host, config, process, log)
+        yield process
+    finally:
+        _end(process)
+        log.close()
+
+
+def _wait_until_ready(host: Host, config: Path, process: subprocess.Popen[Any], log: Any) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while host.run(layer45("status", "--config", str(config)), check=False).returncode:
+        if process.poll() is not None or time.monotonic() > deadline:
+            log.seek(0)
+            raise BenchmarkError(f"layer45 run did not get ready: {log.read().strip()[-500:]}")
+        time.sleep(0.1)
+
+
+def stats(host: Host, config: Path) -> dict[str, Any]:
+    """What `layer45 stats --json` says."""
+    done = host.run(layer45("stats", "--json", "--config", str(config)))
+    return dict(json.loads(done.stdout))
+
+
+def warm(hosts: Hosts) -> None:
+    """Resolve the neighbour, so that the first packet of a run does not wait for it."""
+    hosts.a.run(["bash", "-c", f"exec 3<>/dev/udp/{hosts.b.ipv4}/9; echo >&3; sleep 0.1"], check=False)

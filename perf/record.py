@@ -1,0 +1,100 @@
+"""What a benchmark leaves behind: a JSON file with every sample, the command and the machine, and a picture."""
+
+import json
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def summary(samples: Sequence[float]) -> dict[str, float | int]:
+    """Median, quartiles and ends of a series."""
+    ordered = sorted(samples)
+    lower, median, upper = (
+        statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
+    )
+    return {
+        "median": median,
+        "lower_quartile": lower,
+        "upper_quartile": upper,
+        "least": ordered[0],
+        "most": ordered[-1],
+        "rounds": len(ordered),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on besides the code."""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    return {
+        "cpu": cpu.split(":")[-1].strip(),
+        "cores": len(list(Path("/sys/devices/system/cpu").glob("cpu[0-9]*"))),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "-C", RESULTS.parent, "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+def write(name: str, question: str, body: Mapping[str, Any]) -> Path:
+    """Write results/NAME.json; body holds the figures."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {
+        "question": question,
+        "command": shlex.join(["python", "-m", f"perf.{name}", *sys.argv[1:]]),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
+        "machine": machine(),
+        **body,
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def plot(name: str, title: str, unit: str, series: Mapping[str, Sequence[float]]) -> None:
+    """Draw results/NAME.png: a bar at each median, a dot for each sample. Without matplotlib: nothing."""
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"perf: no {name}.png, matplotlib is not installed", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(series) + 1.4))
+    names = list(series)[::-1]
+    axes.barh(names, [statistics.median(series[each]) for each in names], color="#9ab8d4")
+    for place, each in enumerate(names):
+        axes.plot(series[each], [place] * len(series[each]), "k.", markersize=4)
+    axes.set_xlabel(unit)
+    axes.set_title(title)
+    figure.tight_layout()
+    figure.savefig(RESULTS / f"{name}.png", dpi=120)
+    pyplot.close(figure)
+
+
+def table(rows: Mapping[str, Sequence[float]], unit: str, baseline: str = "") -> None:
+    """Print medians and quartiles, and the ratio to a baseline of the same run."""
+    width = max(map(len, rows))
+    base = statistics.median(rows[baseline]) if baseline in rows else None
+    for name, samples in rows.items():
+        figures = summary(samples)
+        ratio = f"  x{figures['median'] / base:.3f} of {baseline}" if base else ""
+        spread = f"[{figures['lower_quartile']:.3f} .. {figures['upper_quartile']:.3f}]"
+        print(f"{name:<{width}}  {figures['median']:9.3f} {unit} {spread}{ratio}")
