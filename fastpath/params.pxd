@@ -1,13 +1,13 @@
 """Finds a module's parameters by name, in `configure`."""
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memcpy, memset, strcmp
+from libc.string cimport memcmp, memcpy, memset, strcmp, strlen
 
 from layer45.fastpath.abi cimport l45_param
 
 
 cdef inline l45_param param_named(const l45_param *params, size_t count, const char *name) noexcept nogil:
-    """The parameter of that name; all zero, its name NULL, if the manifest declares none (a test compares both)."""
+    """The parameter of that name; all zero if the manifest declares none (a test compares the names)."""
     cdef l45_param absent
     cdef size_t at
     for at in range(count):
@@ -18,9 +18,8 @@ cdef inline l45_param param_named(const l45_param *params, size_t count, const c
 
 
 cdef inline bint choice_is(l45_param param, const char *name) noexcept nogil:
-    """Whether a choice parameter has the value of that name. (Its position would follow the manifest's order.)"""
-    cdef const char *chosen = <const char *> param.bytes
-    return chosen != NULL and strcmp(chosen, name) == 0
+    """Whether a choice has the value of that name; its position would follow the manifest's order."""
+    return param.byte_count == strlen(name) and memcmp(param.bytes, name, param.byte_count) == 0
 
 
 cdef inline size_t copy_bytes(l45_param param, uint8_t *target, size_t room) noexcept nogil:
