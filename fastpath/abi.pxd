@@ -70,12 +70,12 @@ cdef extern from "abi.h" nogil:
     ctypedef struct l45_host:
         uint32_t abi_version
         uint32_t struct_bytes
-        l45_packet *(*clone)(l45_context *, const l45_packet *) noexcept
-        l45_packet *(*hold)(l45_context *, l45_packet *) noexcept
-        void (*resume)(l45_context *, l45_packet *, uint64_t) noexcept
-        void (*discard)(l45_context *, l45_packet *) noexcept
-        void (*arm)(l45_context *, uint64_t) noexcept
-        uint64_t (*random)(l45_context *) noexcept
+        l45_packet *(*clone)(l45_context *, const l45_packet *) noexcept nogil
+        l45_packet *(*hold)(l45_context *, l45_packet *) noexcept nogil
+        void (*resume)(l45_context *, l45_packet *, uint64_t) noexcept nogil
+        void (*discard)(l45_context *, l45_packet *) noexcept nogil
+        void (*arm)(l45_context *, uint64_t) noexcept nogil
+        uint64_t (*random)(l45_context *) noexcept nogil
 
     ctypedef struct l45_param:
         const char *name
@@ -90,10 +90,10 @@ cdef extern from "abi.h" nogil:
         uint32_t struct_bytes
         uint32_t instance_bytes
         uint32_t flow_state_bytes
-        int (*configure)(void *, const l45_param *, size_t, char *, size_t) noexcept
-        void (*release)(void *) noexcept
-        int (*flow_open)(l45_context *) noexcept
-        void (*flow_close)(l45_context *) noexcept
-        l45_verdict (*egress)(l45_context *, l45_packet *) noexcept
-        l45_verdict (*ingress)(l45_context *, l45_packet *) noexcept
-        void (*tick)(l45_context *) noexcept
+        int (*configure)(void *, const l45_param *, size_t, char *, size_t) noexcept nogil
+        void (*release)(void *) noexcept nogil
+        int (*flow_open)(l45_context *) noexcept nogil
+        void (*flow_close)(l45_context *) noexcept nogil
+        l45_verdict (*egress)(l45_context *, l45_packet *) noexcept nogil
+        l45_verdict (*ingress)(l45_context *, l45_packet *) noexcept nogil
+        void (*tick)(l45_context *) noexcept nogil

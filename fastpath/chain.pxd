@@ -1,0 +1,61 @@
+"""A policy's chain as the engine runs it: immutable once published, but for its counters and reference count."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from layer45.fastpath.abi cimport l45_ops
+
+cdef enum:
+    TRANSPORT_UDP = 1
+    TRANSPORT_TCP = 2
+
+# The chain's own counters, in front of its instances' ones.
+cdef enum:
+    CHAIN_EGRESS_PACKETS
+    CHAIN_INGRESS_PACKETS
+    CHAIN_EGRESS_BYTES
+    CHAIN_INGRESS_BYTES
+    CHAIN_COUNTERS
+
+cdef struct l45_instance:
+    const l45_ops *ops
+    void *memory
+    uint32_t state_offset       # in the flow's block
+    uint32_t counter_offset
+    uint8_t runs[2]             # by direction
+
+cdef struct l45_chain:
+    uint32_t class_id
+    uint32_t count
+    l45_instance *instances
+    uint32_t flow_bytes         # timers, then state
+    uint32_t counter_count
+    uint64_t **counters         # [worker][counter]
+    int64_t flows               # atomic: entries of all workers that point here
+    uint8_t transports
+    uint8_t whole_payload       # needs every byte of the packet
+    uint8_t fail_closed
+    uint8_t signal_mtu          # answer growth beyond the MTU instead of allowing fragments
+    uint8_t sticky              # flows keep this chain when the policy gets another
+
+# What a worker reads on each packet; replaced as a whole.
+cdef struct l45_class_table:
+    uint32_t limit              # classes below this are in range
+    l45_chain **chains          # NULL: no policy
+
+
+cdef class Chain:
+    cdef l45_chain chain
+    cdef readonly str policy
+    cdef readonly tuple modules
+    cdef readonly tuple counter_names
+    cdef list owners
+
+    cdef void _make_counters(self, uint32_t workers) except *
+    cdef void _add(self, object spec) except *
+    cdef void _configure(self, object spec, const l45_ops *ops, void *memory) except *
+    cdef uint64_t _total(self, uint32_t counter)
+
+
+cdef class ClassTable:
+    cdef l45_class_table table
+    cdef readonly tuple chains

@@ -1,0 +1,227 @@
+"""Builds chains out of modules' capsules and validated parameters. Cold: everything is allocated here."""
+
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport strlen
+
+from layer45.fastpath.abi cimport L45_ABI_VERSION, L45_OPS_CAPSULE, l45_ops, l45_param
+from layer45.fastpath.timer cimport l45_timer
+
+cdef enum:
+    ERROR_BYTES = 256
+    STATE_ALIGNMENT = 16
+
+CHAIN_COUNTER_NAMES = ("egress_packets", "ingress_packets", "egress_bytes", "ingress_bytes")
+_TRANSPORTS = {"udp": TRANSPORT_UDP, "tcp": TRANSPORT_TCP}
+
+
+cdef inline uint32_t _aligned(uint32_t count) noexcept:
+    return (count + STATE_ALIGNMENT - 1) & ~<uint32_t> (STATE_ALIGNMENT - 1)
+
+
+class InstanceSpec:
+    """One module in one place of a chain.
+
+    name: the module's. ops: its PyCapsule (the owner must outlive nothing: a chain keeps it). parameters: pairs of name
+    and validated value, in the manifest's order: int, float, bool, str, bytes, (first, last), or for a choice
+    (its name, its position) as a Choice. counters: names in the manifest's order. directions: those it runs in.
+    """
+
+    def __init__(self, name, ops, parameters=(), counters=(), directions=("egress", "ingress"), owner=None):
+        self.name = name
+        self.ops = ops
+        self.parameters = tuple(parameters)
+        self.counters = tuple(counters)
+        self.directions = frozenset(directions)
+        self.owner = owner
+
+
+class Choice(str):
+    """A choice parameter's value: its text, and its position in the manifest's list."""
+
+    def __new__(cls, text, position):
+        choice = super().__new__(cls, text)
+        choice.position = position
+        return choice
+
+
+cdef const l45_ops *checked_ops(object name, object capsule) except NULL:
+    """The capsule's table, or ValueError that says what is wrong with it."""
+    cdef const l45_ops *ops
+    if not PyCapsule_IsValid(capsule, L45_OPS_CAPSULE):
+        raise ValueError(f"module {name}: ops is not a capsule named layer45.ops")
+    ops = <const l45_ops *> PyCapsule_GetPointer(capsule, L45_OPS_CAPSULE)
+    if ops.abi_version != L45_ABI_VERSION:
+        raise ValueError(f"module {name}: built for ABI {ops.abi_version}, this engine has {L45_ABI_VERSION}")
+    if ops.struct_bytes != sizeof(l45_ops):
+        raise ValueError(f"module {name}: its ops table has {ops.struct_bytes} bytes, expected {sizeof(l45_ops)}")
+    if ops.configure == NULL or (ops.egress == NULL and ops.ingress == NULL):
+        raise ValueError(f"module {name}: its ops table lacks configure, or both directions")
+    return ops
+
+
+def flow_state_bytes(name: str, capsule: object) -> int:
+    """What a module's ops table says of its flow state, in bytes. ValueError for a table of another ABI."""
+    return checked_ops(name, capsule).flow_state_bytes
+
+
+cdef void _fill_parameter(l45_param *into, object name, object value, list keep) except *:
+    cdef bytes text
+    name = name.encode()
+    keep.append(name)
+    into.name = name
+    if isinstance(value, (str, bytes)):
+        text = value if isinstance(value, bytes) else value.encode()
+        keep.append(text)
+        into.bytes = text
+        into.byte_count = len(text)
+        into.integer = value.position if isinstance(value, Choice) else 0
+    elif isinstance(value, tuple):
+        into.integer, into.last = value
+    else:
+        into.integer = int(value)
+        into.number = float(value)
+
+
+cdef class Chain:
+    """A policy's instances in order, configured, with counters for each worker.
+
+    Memory lives as long as the object; flows counts the flow entries that use it, and the engine keeps the object
+    until they are gone. ValueError: a module refused its parameters (one line that names it).
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.owners = []
+        self.chain.instances = NULL
+
+    def __init__(self, uint32_t class_id, str policy, specs, *, transports=("udp",), uint32_t workers=1,
+                 bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False):
+        self.policy = policy
+        self.modules = tuple(spec.name for spec in specs)
+        self.counter_names = tuple(spec.counters for spec in specs)
+        self.chain.class_id = class_id
+        self.chain.transports = 0
+        for transport in transports:
+            self.chain.transports |= <uint8_t> _TRANSPORTS[transport]
+        self.chain.whole_payload = whole_payload
+        self.chain.fail_closed = fail_closed
+        self.chain.signal_mtu = signal_mtu
+        self.chain.sticky = sticky
+        self.chain.instances = <l45_instance *> calloc(max(1, len(specs)), sizeof(l45_instance))
+        if self.chain.instances == NULL:
+            raise MemoryError
+        self.chain.flow_bytes = _aligned(len(specs) * sizeof(l45_timer))
+        self.chain.counter_count = CHAIN_COUNTERS
+        for spec in specs:
+            self._add(spec)
+        self._make_counters(workers)
+
+    cdef void _make_counters(self, uint32_t workers) except *:
+        cdef uint32_t worker
+        self.chain.counters = <uint64_t **> calloc(workers + 1, sizeof(uint64_t *))
+        if self.chain.counters == NULL:
+            raise MemoryError
+        for worker in range(workers):
+            self.chain.counters[worker] = <uint64_t *> calloc(self.chain.counter_count + 8, 8)
+            if self.chain.counters[worker] == NULL:
+                raise MemoryError
+
+    cdef void _add(self, object spec) except *:
+        cdef const l45_ops *ops = checked_ops(spec.name, spec.ops)
+        cdef l45_instance *instance = &self.chain.instances[self.chain.count]
+        instance.memory = calloc(1, ops.instance_bytes + 1)
+        if instance.memory == NULL:
+            raise MemoryError
+        self.owners.append((spec.ops, spec.owner))
+        try:
+            self._configure(spec, ops, instance.memory)
+        except BaseException:
+            free(instance.memory)
+            raise
+        instance.ops = ops
+        instance.runs[0] = ops.egress != NULL and "egress" in spec.directions
+        instance.runs[1] = ops.ingress != NULL and "ingress" in spec.directions
+        instance.state_offset = self.chain.flow_bytes
+        instance.counter_offset = self.chain.counter_count
+        self.chain.flow_bytes += _aligned(ops.flow_state_bytes)
+        self.chain.counter_count += <uint32_t> len(spec.counters)
+        self.chain.count += 1
+
+    cdef void _configure(self, object spec, const l45_ops *ops, void *memory) except *:
+        cdef char error[ERROR_BYTES]
+        cdef size_t count = len(spec.parameters)
+        cdef l45_param *parameters = <l45_param *> calloc(count + 1, sizeof(l45_param))
+        cdef int result
+        cdef list keep = []
+        if parameters == NULL:
+            raise MemoryError
+        error[0] = 0
+        try:
+            for place, (name, value) in enumerate(spec.parameters):
+                _fill_parameter(&parameters[<size_t> place], name, value, keep)
+            result = ops.configure(memory, parameters, count, error, ERROR_BYTES)
+        finally:
+            free(parameters)
+        if result != 0:
+            reason = (<bytes> error[:strlen(error)]).decode("utf-8", "replace")
+            raise ValueError(f"policy {self.policy}: module {spec.name}: {reason or 'refused its parameters'}")
+
+    def __dealloc__(self):
+        cdef uint32_t at = 0
+        for at in range(self.chain.count):
+            if self.chain.instances[at].ops.release != NULL:
+                self.chain.instances[at].ops.release(self.chain.instances[at].memory)
+            free(self.chain.instances[at].memory)
+        free(self.chain.instances)
+        at = 0
+        while self.chain.counters != NULL and self.chain.counters[at] != NULL:
+            free(self.chain.counters[at])
+            at += 1
+        free(self.chain.counters)
+
+    @property
+    def class_id(self) -> int:
+        return self.chain.class_id
+
+    @property
+    def flows(self) -> int:
+        """Flow entries, over all workers, that use this chain now."""
+        return self.chain.flows
+
+    def counters(self) -> dict:
+        """{"packets"… of the chain, "instances": [{"module": name, "counters": {name: value}}]}, summed over workers."""
+        totals = [self._total(at) for at in range(self.chain.counter_count)]
+        result = dict(zip(CHAIN_COUNTER_NAMES, totals))
+        at = CHAIN_COUNTERS
+        instances = []
+        for module, names in zip(self.modules, self.counter_names):
+            instances.append({"module": module, "counters": dict(zip(names, totals[at:at + len(names)]))})
+            at += len(names)
+        result["instances"] = instances
+        return result
+
+    cdef uint64_t _total(self, uint32_t counter):
+        cdef uint64_t total = 0
+        cdef uint32_t worker = 0
+        while self.chain.counters[worker] != NULL:
+            total += self.chain.counters[worker][counter]
+            worker += 1
+        return total
+
+
+cdef class ClassTable:
+    """The chains of one generation by class number, as workers read it. Keeps its chains alive."""
+
+    def __init__(self, chains):
+        cdef Chain chain
+        self.chains = tuple(chains)
+        self.table.limit = 1 + max([chain.class_id for chain in self.chains], default=0)
+        self.table.chains = <l45_chain **> calloc(self.table.limit, sizeof(l45_chain *))
+        if self.table.chains == NULL:
+            raise MemoryError
+        for chain in self.chains:
+            self.table.chains[chain.chain.class_id] = &chain.chain
+
+    def __dealloc__(self):
+        free(self.table.chains)

@@ -1,0 +1,56 @@
+"""The flow table: one entry for both directions of a 5-tuple, bounded, oldest evicted.
+
+Entries come from one block set aside at start. Each worker has its own table, so nothing here is locked.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from layer45.fastpath.abi cimport l45_flow_key, l45_packet
+from layer45.fastpath.chain cimport l45_chain
+from layer45.fastpath.timer cimport l45_timer
+
+cdef struct l45_entry:
+    l45_flow_key key            # first: modules see an entry as its key
+    uint64_t hash
+    l45_entry *next             # in the bucket, or in the free list
+    l45_entry *newer            # in the order of use
+    l45_entry *older
+    uint64_t opened_ns
+    uint64_t last_ns
+    uint64_t placed_ns          # when it last moved to the young end
+    uint64_t packets[2]         # by direction
+    uint64_t bytes[2]
+    uint32_t next_sequence
+    l45_chain *chain
+    l45_timer *timers           # one an instance; start of the block that also holds the modules' state
+    uint8_t *state
+    void *owned                 # first of the packets that modules took in this flow
+
+cdef struct l45_age_list:
+    l45_entry *oldest
+    l45_entry *newest
+    uint64_t idle_ns
+
+cdef struct l45_flow_table:
+    l45_entry *entries
+    l45_entry *unused
+    l45_entry **buckets
+    uint64_t bucket_mask
+    uint64_t seed
+    uint32_t limit
+    uint32_t touched            # entries ever used; those behind are pristine
+    uint32_t live
+    l45_age_list ages[2]        # UDP, TCP
+
+cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint64_t udp_idle_ns,
+                     uint64_t tcp_idle_ns) noexcept nogil
+cdef void flows_end(l45_flow_table *table) noexcept nogil
+cdef void flow_key(const l45_packet *packet, l45_flow_key *key) noexcept nogil
+cdef uint64_t flow_hash(const l45_flow_table *table, const l45_flow_key *key) noexcept nogil
+cdef l45_entry *flow_find(l45_flow_table *table, const l45_flow_key *key, uint64_t hash) noexcept nogil
+cdef l45_entry *flow_insert(l45_flow_table *table, const l45_flow_key *key, uint64_t hash,
+                            uint64_t now_ns) noexcept nogil
+cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil
+cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) noexcept nogil
+cdef l45_entry *flow_oldest(l45_flow_table *table) noexcept nogil
+cdef l45_entry *flow_idle(l45_flow_table *table, uint64_t now_ns) noexcept nogil

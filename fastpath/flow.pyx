@@ -1,0 +1,179 @@
+"""See flow.pxd."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from layer45.fastpath.abi cimport L45_EGRESS, l45_flow_key, l45_packet
+from layer45.fastpath.packet cimport PROTOCOL_TCP
+
+cdef enum:
+    AGE_STEPS = 16  # an entry moves to the young end at most this often in its idle time
+
+
+cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint64_t udp_idle_ns,
+                     uint64_t tcp_idle_ns) noexcept nogil:
+    """Sets aside room for limit flows; 0, or -1 when there is no memory. Pages are touched as flows come."""
+    cdef uint64_t buckets = 16
+    while buckets < limit:
+        buckets <<= 1
+    memset(table, 0, sizeof(l45_flow_table))
+    table.entries = <l45_entry *> calloc(limit, sizeof(l45_entry))
+    table.buckets = <l45_entry **> calloc(buckets, sizeof(l45_entry *))
+    if table.entries == NULL or table.buckets == NULL:
+        flows_end(table)
+        return -1
+    table.bucket_mask = buckets - 1
+    table.seed = seed
+    table.limit = limit
+    table.ages[0].idle_ns = udp_idle_ns
+    table.ages[1].idle_ns = tcp_idle_ns
+    return 0
+
+
+cdef void flows_end(l45_flow_table *table) noexcept nogil:
+    free(table.entries)
+    free(table.buckets)
+    table.entries = NULL
+    table.buckets = NULL
+
+
+cdef inline void _address(const l45_packet *packet, bint source, uint8_t *into) noexcept nogil:
+    if packet.ip_version == 6:
+        memcpy(into, packet.data + (8 if source else 24), 16)
+        return
+    memset(into, 0, 10)
+    into[10] = 0xFF
+    into[11] = 0xFF
+    memcpy(into + 12, packet.data + (12 if source else 16), 4)
+
+
+cdef void flow_key(const l45_packet *packet, l45_flow_key *key) noexcept nogil:
+    """The key of a parsed packet: local is the source on egress and the destination on ingress."""
+    cdef bint egress = packet.direction == L45_EGRESS
+    cdef const uint8_t *ports = packet.data + packet.l4_offset
+    _address(packet, egress, key.local)
+    _address(packet, not egress, key.remote)
+    memcpy(&key.local_port_be, ports + (0 if egress else 2), 2)
+    memcpy(&key.remote_port_be, ports + (2 if egress else 0), 2)
+    key.class_id = packet.class_id
+    key.protocol = packet.protocol
+    key.reserved = 0
+
+
+cdef inline uint64_t _mix(uint64_t value) noexcept nogil:
+    value = (value ^ (value >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
+    value = (value ^ (value >> 27)) * <uint64_t> 0x94D049BB133111EBULL
+    return value ^ (value >> 31)
+
+
+cdef uint64_t flow_hash(const l45_flow_table *table, const l45_flow_key *key) noexcept nogil:
+    """A keyed hash, so that nobody on the wire can aim at one bucket."""
+    cdef uint64_t word, total = table.seed
+    cdef size_t at
+    for at in range(0, sizeof(l45_flow_key), 8):
+        memcpy(&word, <const uint8_t *> key + at, 8)
+        total = _mix(total ^ word) + table.seed
+    return total
+
+
+cdef l45_entry *flow_find(l45_flow_table *table, const l45_flow_key *key, uint64_t hash) noexcept nogil:
+    cdef l45_entry *entry = table.buckets[hash & table.bucket_mask]
+    while entry != NULL:
+        if entry.hash == hash and memcmp(&entry.key, key, sizeof(l45_flow_key)) == 0:
+            return entry
+        entry = entry.next
+    return NULL
+
+
+cdef l45_entry *flow_insert(l45_flow_table *table, const l45_flow_key *key, uint64_t hash,
+                            uint64_t now_ns) noexcept nogil:
+    """A new zeroed entry, the youngest; NULL when the table is full (evict one first)."""
+    cdef l45_entry *entry = table.unused
+    if entry != NULL:
+        table.unused = entry.next
+        memset(entry, 0, sizeof(l45_entry))
+    elif table.touched < table.limit:
+        entry = &table.entries[table.touched]
+        table.touched += 1
+    else:
+        return NULL
+    entry.key = key[0]
+    entry.hash = hash
+    entry.opened_ns = now_ns
+    entry.last_ns = now_ns
+    entry.placed_ns = now_ns
+    entry.next = table.buckets[hash & table.bucket_mask]
+    table.buckets[hash & table.bucket_mask] = entry
+    _append(_ages(table, entry), entry)
+    table.live += 1
+    return entry
+
+
+cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil:
+    """Gives the entry back; its chain, state and packets must be gone already."""
+    cdef l45_entry **link = &table.buckets[entry.hash & table.bucket_mask]
+    while link[0] != entry:
+        link = &link[0].next
+    link[0] = entry.next
+    _unlink(_ages(table, entry), entry)
+    entry.chain = NULL
+    entry.next = table.unused
+    table.unused = entry
+    table.live -= 1
+
+
+cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) noexcept nogil:
+    """Notes a packet; the order of age is kept to a sixteenth of the idle time, to spare the writes."""
+    cdef l45_age_list *ages = _ages(table, entry)
+    entry.last_ns = now_ns
+    if entry == ages.newest or now_ns - entry.placed_ns < ages.idle_ns // AGE_STEPS:
+        return
+    _unlink(ages, entry)
+    _append(ages, entry)
+    entry.placed_ns = now_ns
+
+
+cdef l45_entry *flow_oldest(l45_flow_table *table) noexcept nogil:
+    """The entry to evict; NULL in an empty table."""
+    cdef l45_entry *udp = table.ages[0].oldest
+    cdef l45_entry *tcp = table.ages[1].oldest
+    if udp == NULL or tcp == NULL:
+        return tcp if udp == NULL else udp
+    return udp if udp.placed_ns <= tcp.placed_ns else tcp
+
+
+cdef l45_entry *flow_idle(l45_flow_table *table, uint64_t now_ns) noexcept nogil:
+    """An entry whose idle time is over, or NULL; one may stay a sixteenth of the idle time longer."""
+    cdef l45_entry *entry
+    cdef int which
+    for which in range(2):
+        entry = table.ages[which].oldest
+        if entry != NULL and entry.last_ns + table.ages[which].idle_ns <= now_ns:
+            return entry
+    return NULL
+
+
+cdef inline l45_age_list *_ages(l45_flow_table *table, const l45_entry *entry) noexcept nogil:
+    return &table.ages[1 if entry.key.protocol == PROTOCOL_TCP else 0]
+
+
+cdef inline void _append(l45_age_list *ages, l45_entry *entry) noexcept nogil:
+    entry.newer = NULL
+    entry.older = ages.newest
+    if ages.newest != NULL:
+        ages.newest.newer = entry
+    else:
+        ages.oldest = entry
+    ages.newest = entry
+
+
+cdef inline void _unlink(l45_age_list *ages, l45_entry *entry) noexcept nogil:
+    if entry.older != NULL:
+        entry.older.newer = entry.newer
+    else:
+        ages.oldest = entry.newer
+    if entry.newer != NULL:
+        entry.newer.older = entry.older
+    else:
+        ages.newest = entry.older

@@ -1,0 +1,601 @@
+"""Packets through chains: parse, flow, chain, verdict; and what modules ask of the engine on the way.
+
+A packet's way: worker_process -> _flow_of -> _run -> _settle. A clone's or a held packet's: host_resume -> _go_on ->
+_run -> _settle -> the sink. One thread drives a worker; only `published` and the counters are looked at by others.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from layer45.fastpath.abi cimport (
+    L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_INGRESS, L45_NEVER, L45_PASS,
+    L45_REWRITTEN, L45_TRUNCATED, L45_UNSET, l45_context, l45_flow_key, l45_host, l45_packet, l45_verdict,
+)
+from layer45.fastpath.chain cimport (
+    CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain, l45_class_table,
+    l45_instance,
+)
+from layer45.fastpath.counters cimport *
+from layer45.fastpath.flow cimport (
+    flow_find, flow_hash, flow_idle, flow_insert, flow_key, flow_oldest, flow_remove, flow_touch, flows_end,
+    flows_start, l45_entry,
+)
+from layer45.fastpath.packet cimport (
+    PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, allow_fragments, parse,
+    parse_result, seal,
+)
+from layer45.fastpath.pool cimport (
+    ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, l45_carrier, l45_owned, pool_copy, pool_end, pool_return, pool_start,
+)
+from layer45.fastpath.timer cimport (
+    l45_timer, wheel_arm, wheel_disarm, wheel_next_ns, wheel_pop, wheel_start,
+)
+
+from layer45.fastpath.counters import NAMES
+
+cdef extern from *:
+    """
+    #define l45_load(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
+    #define l45_store(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)
+    #define l45_add(pointer, value) __atomic_add_fetch(pointer, value, __ATOMIC_RELAXED)
+    """
+    l45_class_table *load_table "l45_load"(l45_class_table **) nogil
+    void store_table "l45_store"(l45_class_table **, l45_class_table *) nogil
+    int64_t add_flows "l45_add"(int64_t *, int64_t) nogil
+
+cdef enum timer_kind:
+    TIMER_INSTANCE  # owner: the flow's entry
+    TIMER_OWNED     # owner: the packet
+
+cdef enum:
+    DONT_FRAGMENT = 0x40  # in byte 6 of an IPv4 header
+
+
+# --- life ---------------------------------------------------------------------------------------------------------
+
+cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, uint32_t max_held, uint64_t seed,
+                      uint64_t udp_idle_ns, uint64_t tcp_idle_ns) noexcept nogil:
+    """0, or -1 when there is no memory."""
+    memset(worker, 0, sizeof(l45_worker))
+    worker.host.abi_version = L45_ABI_VERSION
+    worker.host.struct_bytes = sizeof(l45_host)
+    worker.host.clone = _host_clone
+    worker.host.hold = _host_hold
+    worker.host.resume = _host_resume
+    worker.host.discard = _host_discard
+    worker.host.arm = _host_arm
+    worker.host.random = _host_random
+    worker.index = index
+    worker.random_state = seed
+    worker.identification = 1
+    wheel_start(&worker.wheel, 0)
+    if flows_start(&worker.flows, max_flows, _random(worker), udp_idle_ns, tcp_idle_ns) != 0:
+        return -1
+    return pool_start(&worker.pool, max_held)
+
+
+cdef void worker_end(l45_worker *worker) noexcept nogil:
+    """Frees everything; flows must be closed."""
+    flows_end(&worker.flows)
+    pool_end(&worker.pool)
+
+
+cdef void worker_rest(l45_worker *worker) noexcept nogil:
+    cdef l45_class_table *published = load_table(&worker.published)
+    if published != worker.current:
+        store_table(&worker.current, published)
+
+
+cdef void worker_advance(l45_worker *worker, uint64_t now_ns) noexcept nogil:
+    cdef l45_timer *timer
+    cdef l45_entry *entry
+    while True:
+        timer = wheel_pop(&worker.wheel, now_ns)
+        if timer == NULL:
+            break
+        if timer.deadline_ns > worker.now_ns:
+            worker.now_ns = timer.deadline_ns
+        if timer.kind == TIMER_OWNED:
+            _go_on(worker, <l45_owned *> timer.owner)
+        else:
+            _tick(worker, <l45_entry *> timer.owner, timer)
+    if now_ns > worker.now_ns:
+        worker.now_ns = now_ns
+    while True:
+        entry = flow_idle(&worker.flows, worker.now_ns)
+        if entry == NULL:
+            return
+        _close(worker, entry, COUNT_FLOWS_IDLE)
+
+
+cdef void worker_close_flows(l45_worker *worker) noexcept nogil:
+    cdef l45_entry *entry = flow_oldest(&worker.flows)
+    while entry != NULL:
+        _close(worker, entry, COUNT_FLOWS_CLOSED)
+        entry = flow_oldest(&worker.flows)
+
+
+# --- a packet's way -----------------------------------------------------------------------------------------------
+
+cdef l45_verdict worker_process(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
+    cdef l45_verdict verdict = _process(worker, carrier)
+    worker.counters[COUNT_RECEIVED] += 1
+    worker.counters[COUNT_RECEIVED_BYTES] += carrier.packet.wire_bytes
+    if verdict != L45_HOLD:
+        _count_verdict(worker, verdict)
+    return verdict
+
+
+cdef inline void _count_verdict(l45_worker *worker, l45_verdict verdict) noexcept nogil:
+    if verdict == L45_PASS:
+        worker.counters[COUNT_PASSED] += 1
+    elif verdict == L45_REWRITTEN:
+        worker.counters[COUNT_REWRITTEN] += 1
+    else:
+        worker.counters[COUNT_DROPPED] += 1
+
+
+cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
+    cdef l45_packet *packet = &carrier.packet
+    cdef l45_class_table *table = worker.current
+    cdef l45_chain *chain
+    cdef l45_entry *entry
+    cdef parse_result result
+    if table == NULL or packet.class_id >= table.limit or table.chains[packet.class_id] == NULL:
+        worker.counters[COUNT_NO_CLASS] += 1
+        return L45_PASS
+    chain = table.chains[packet.class_id]
+    result = parse(packet)
+    if result != PARSED:
+        worker.counters[_refusal(result)] += 1
+        return L45_PASS
+    if not chain.transports & (TRANSPORT_TCP if packet.protocol == PROTOCOL_TCP else TRANSPORT_UDP):
+        worker.counters[COUNT_OTHER_PROTOCOL] += 1
+        return L45_PASS
+    if packet.flags & L45_TRUNCATED and chain.whole_payload:
+        worker.counters[COUNT_TRUNCATED] += 1
+        return _failed(worker, chain)
+    entry = _flow_of(worker, chain, packet)
+    if entry == NULL:
+        worker.counters[COUNT_MODULE_ERRORS] += 1
+        return _failed(worker, chain)
+    _count_flow(worker, entry, packet)
+    return _outcome(worker, entry.chain, carrier, _run(worker, entry, packet, _first(entry.chain, packet.direction)))
+
+
+cdef inline int _refusal(parse_result result) noexcept nogil:
+    if result == PARSE_SHORT:
+        return COUNT_SHORT
+    if result == PARSE_MALFORMED:
+        return COUNT_MALFORMED
+    if result == PARSE_FRAGMENT:
+        return COUNT_FRAGMENTS
+    if result == PARSE_OTHER_PROTOCOL:
+        return COUNT_OTHER_PROTOCOL
+    return COUNT_TOO_MANY_HEADERS
+
+
+cdef inline l45_verdict _outcome(l45_worker *worker, l45_chain *chain, l45_carrier *carrier,
+                                 l45_verdict verdict) noexcept nogil:
+    """The queued packet's verdict. Whether it was taken decides, whatever the module said."""
+    if carrier.packet.origin != ORIGIN_QUEUED:
+        return L45_HOLD
+    if verdict == L45_HOLD:
+        worker.counters[COUNT_UNSET_VERDICTS] += 1
+        return _failed(worker, chain)
+    return _settle(worker, chain, carrier, verdict)
+
+
+cdef inline void _count_flow(l45_worker *worker, l45_entry *entry, l45_packet *packet) noexcept nogil:
+    cdef uint64_t *counters = entry.chain.counters[worker.index]
+    flow_touch(&worker.flows, entry, worker.now_ns)
+    entry.packets[packet.direction] += 1
+    entry.bytes[packet.direction] += packet.wire_bytes
+    counters[CHAIN_EGRESS_PACKETS + packet.direction] += 1
+    counters[CHAIN_EGRESS_BYTES + packet.direction] += packet.wire_bytes
+    if packet.direction == L45_EGRESS:
+        packet.sequence = entry.next_sequence
+        entry.next_sequence += 1
+
+
+cdef inline int64_t _first(const l45_chain *chain, uint8_t direction) noexcept nogil:
+    return 0 if direction == L45_EGRESS else <int64_t> chain.count - 1
+
+
+cdef l45_verdict _run(l45_worker *worker, l45_entry *entry, l45_packet *packet, int64_t at) noexcept nogil:
+    """The rest of the chain from instance at: PASS, DROP, HOLD or ERROR (counted)."""
+    cdef l45_chain *chain = entry.chain
+    cdef l45_context context
+    cdef l45_verdict verdict
+    cdef int64_t step = 1 if packet.direction == L45_EGRESS else -1
+    while 0 <= at < <int64_t> chain.count:
+        if chain.instances[at].runs[packet.direction]:
+            _enter(&context, worker, entry, at)
+            if packet.direction == L45_EGRESS:
+                verdict = chain.instances[at].ops.egress(&context, packet)
+            else:
+                verdict = chain.instances[at].ops.ingress(&context, packet)
+            if verdict != L45_PASS and verdict != L45_REWRITTEN:
+                return _refused(worker, verdict)
+        at += step
+    return L45_PASS
+
+
+cdef l45_verdict _refused(l45_worker *worker, l45_verdict verdict) noexcept nogil:
+    if verdict == L45_DROP or verdict == L45_HOLD:
+        return verdict
+    worker.counters[COUNT_MODULE_ERRORS if verdict == L45_ERROR else COUNT_UNSET_VERDICTS] += 1
+    return L45_ERROR
+
+
+cdef inline void _enter(l45_context *context, l45_worker *worker, l45_entry *entry, uint32_t at) noexcept nogil:
+    cdef l45_chain *chain = entry.chain
+    cdef l45_instance *instance = &chain.instances[at]
+    context.host = &worker.host
+    context.instance = instance.memory
+    context.state = entry.state + instance.state_offset
+    context.counters = chain.counters[worker.index] + instance.counter_offset
+    context.flow = &entry.key
+    context.now_ns = worker.now_ns
+    context.worker = worker
+    context.entry = entry
+    context.index = at
+
+
+cdef l45_verdict _settle(l45_worker *worker, l45_chain *chain, l45_carrier *carrier,
+                         l45_verdict verdict) noexcept nogil:
+    """What the chain said as what is to be done, with the packet ready to leave."""
+    cdef uint32_t before_bytes = carrier.packet.wire_bytes
+    if verdict == L45_ERROR:
+        return _failed(worker, chain)
+    if verdict == L45_DROP:
+        return L45_DROP
+    if not carrier.packet.flags & L45_EDITED:
+        return L45_PASS
+    seal(&carrier.packet)
+    if carrier.mtu and before_bytes <= carrier.mtu < carrier.packet.wire_bytes:
+        return _outgrown(worker, chain, carrier, before_bytes)
+    return L45_REWRITTEN
+
+
+cdef l45_verdict _outgrown(l45_worker *worker, l45_chain *chain, l45_carrier *carrier,
+                           uint32_t before_bytes) noexcept nogil:
+    """A packet that fitted the MTU and no longer does: may be cut (RFC 791), or its sender is told (RFC 1191, 8201)."""
+    cdef l45_packet *packet = &carrier.packet
+    cdef bint whole = packet.ip_version == 6 or packet.data[6] & DONT_FRAGMENT
+    if packet.direction != L45_EGRESS or packet.flags & L45_GSO or not whole:
+        return L45_REWRITTEN
+    if chain.signal_mtu:
+        worker.counters[COUNT_TOO_BIG] += 1
+        worker.sink.too_big(worker.sink.self, carrier, carrier.mtu - (packet.wire_bytes - before_bytes))
+        return L45_DROP
+    worker.identification += 1
+    worker.counters[COUNT_FRAGMENTATION_ALLOWED] += 1
+    allow_fragments(packet, <uint16_t> worker.identification)
+    return L45_REWRITTEN
+
+
+cdef l45_verdict _failed(l45_worker *worker, const l45_chain *chain) noexcept nogil:
+    """The policy's on_failure for one packet; an open one sends the original bytes."""
+    if chain.fail_closed:
+        worker.counters[COUNT_FAILED_CLOSED] += 1
+        return L45_DROP
+    worker.counters[COUNT_FAILED_OPEN] += 1
+    return L45_PASS
+
+
+# --- flows --------------------------------------------------------------------------------------------------------
+
+cdef l45_entry *_flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil:
+    """The packet's flow, opened if it is new or if its policy has another chain now; NULL when a module refused it."""
+    cdef l45_flow_key key
+    cdef uint64_t hash
+    cdef l45_entry *entry
+    flow_key(packet, &key)
+    hash = flow_hash(&worker.flows, &key)
+    entry = flow_find(&worker.flows, &key, hash)
+    if entry != NULL:
+        if entry.chain == chain or entry.chain.sticky:
+            return entry
+        _close(worker, entry, COUNT_FLOWS_CLOSED)
+    return _open(worker, chain, &key, hash)
+
+
+cdef l45_entry *_open(l45_worker *worker, l45_chain *chain, const l45_flow_key *key, uint64_t hash) noexcept nogil:
+    cdef l45_entry *entry
+    cdef uint8_t *block = <uint8_t *> calloc(1, chain.flow_bytes + 1)
+    cdef uint32_t at
+    if block == NULL:
+        return NULL
+    entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
+    if entry == NULL:
+        _close(worker, flow_oldest(&worker.flows), COUNT_FLOWS_EVICTED)
+        entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
+    entry.chain = chain
+    entry.timers = <l45_timer *> block
+    entry.state = block
+    add_flows(&chain.flows, 1)
+    worker.counters[COUNT_FLOWS_OPENED] += 1
+    for at in range(chain.count):
+        entry.timers[at].kind = TIMER_INSTANCE
+        entry.timers[at].owner = entry
+    return entry if _open_modules(worker, entry) else NULL
+
+
+cdef bint _open_modules(l45_worker *worker, l45_entry *entry) noexcept nogil:
+    cdef l45_context context
+    cdef uint32_t at
+    for at in range(entry.chain.count):
+        if entry.chain.instances[at].ops.flow_open != NULL:
+            _enter(&context, worker, entry, at)
+            if entry.chain.instances[at].ops.flow_open(&context) != 0:
+                _close_modules(worker, entry, at)
+                _forget(worker, entry, COUNT_FLOWS_CLOSED)
+                return False
+    return True
+
+
+cdef void _close(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
+    _close_modules(worker, entry, entry.chain.count)
+    _forget(worker, entry, why)
+
+
+cdef void _close_modules(l45_worker *worker, l45_entry *entry, uint32_t count) noexcept nogil:
+    cdef l45_context context
+    cdef uint32_t at
+    for at in range(count):
+        if entry.chain.instances[at].ops.flow_close != NULL:
+            _enter(&context, worker, entry, at)
+            entry.chain.instances[at].ops.flow_close(&context)
+
+
+cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
+    """Ends what modules left: a held packet passes as it came, a delayed copy is lost."""
+    cdef l45_owned *owned
+    cdef uint32_t at
+    while entry.owned != NULL:
+        owned = <l45_owned *> entry.owned
+        _release(worker, owned)
+        _finish(worker, owned, L45_PASS if owned.carrier.packet.origin == ORIGIN_HELD else L45_DROP)
+    for at in range(entry.chain.count):
+        wheel_disarm(&worker.wheel, &entry.timers[at])
+    add_flows(&entry.chain.flows, -1)
+    worker.counters[why] += 1
+    free(entry.timers)
+    entry.timers = NULL
+    flow_remove(&worker.flows, entry)
+
+
+cdef void _tick(l45_worker *worker, l45_entry *entry, l45_timer *timer) noexcept nogil:
+    cdef l45_context context
+    cdef uint32_t at = <uint32_t> (timer - entry.timers)
+    if entry.chain.instances[at].ops.tick != NULL:
+        _enter(&context, worker, entry, at)
+        entry.chain.instances[at].ops.tick(&context)
+
+
+# --- packets that modules own ---------------------------------------------------------------------------------------
+
+cdef l45_owned *_take(l45_context *context, const l45_carrier *source, uint8_t origin) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned = pool_copy(&worker.pool, source)
+    if owned == NULL:
+        worker.counters[COUNT_POOL_EMPTY] += 1
+        return NULL
+    owned.carrier.packet.origin = origin
+    owned.timer.next = NULL
+    owned.timer.kind = TIMER_OWNED
+    owned.timer.owner = owned
+    owned.flow = context.entry
+    _own(owned, context.index)
+    return owned
+
+
+cdef void _own(l45_owned *owned, uint32_t index) noexcept nogil:
+    cdef l45_entry *entry = <l45_entry *> owned.flow
+    owned.index = index
+    owned.taken = 1
+    owned.previous = NULL
+    owned.next = <l45_owned *> entry.owned
+    if owned.next != NULL:
+        owned.next.previous = owned
+    entry.owned = owned
+
+
+cdef void _release(l45_worker *worker, l45_owned *owned) noexcept nogil:
+    """Takes the packet from its module."""
+    wheel_disarm(&worker.wheel, &owned.timer)
+    if owned.next != NULL:
+        owned.next.previous = owned.previous
+    if owned.previous != NULL:
+        owned.previous.next = owned.next
+    else:
+        (<l45_entry *> owned.flow).owned = owned.next
+    owned.taken = 0
+
+
+cdef void _go_on(l45_worker *worker, l45_owned *owned) noexcept nogil:
+    """Runs the rest of the chain on an owned packet; a later instance may take it again."""
+    cdef l45_entry *entry = <l45_entry *> owned.flow
+    cdef uint32_t serial = owned.serial
+    cdef int64_t step = 1 if owned.carrier.packet.direction == L45_EGRESS else -1
+    cdef l45_verdict verdict
+    _release(worker, owned)
+    verdict = _run(worker, entry, &owned.carrier.packet, <int64_t> owned.index + step)
+    if owned.serial != serial or owned.taken:
+        return
+    if verdict == L45_HOLD:
+        worker.counters[COUNT_UNSET_VERDICTS] += 1
+        verdict = L45_ERROR
+    if verdict == L45_ERROR and owned.carrier.packet.origin == ORIGIN_CLONE:
+        verdict = L45_DROP
+    _finish(worker, owned, _settle(worker, entry.chain, &owned.carrier, verdict))
+
+
+cdef void _finish(l45_worker *worker, l45_owned *owned, l45_verdict verdict) noexcept nogil:
+    if owned.carrier.packet.origin == ORIGIN_HELD:
+        worker.counters[COUNT_HELD] -= 1
+        _count_verdict(worker, verdict)
+        worker.sink.finish(worker.sink.self, &owned.carrier, verdict)
+    else:
+        worker.counters[COUNT_CLONES_ENDED] += 1
+        if verdict != L45_DROP:
+            worker.sink.finish(worker.sink.self, &owned.carrier, verdict)
+    pool_return(&worker.pool, owned)
+
+
+# --- host services --------------------------------------------------------------------------------------------------
+
+cdef l45_packet *_host_clone(l45_context *context, const l45_packet *packet) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned
+    if packet.flags & L45_TRUNCATED:
+        return NULL
+    owned = _take(context, <const l45_carrier *> packet, ORIGIN_CLONE)
+    if owned == NULL:
+        return NULL
+    worker.counters[COUNT_CLONES] += 1
+    return &owned.carrier.packet
+
+
+cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned
+    if packet.origin != ORIGIN_QUEUED:
+        owned = <l45_owned *> packet
+        if not owned.taken:
+            _own(owned, context.index)
+        return packet
+    owned = _take(context, <const l45_carrier *> packet, ORIGIN_HELD)
+    if owned == NULL:
+        return NULL
+    packet.origin = ORIGIN_HELD
+    worker.counters[COUNT_HELD] += 1
+    return &owned.carrier.packet
+
+
+cdef void _host_resume(l45_context *context, l45_packet *packet, uint64_t when_ns) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned = <l45_owned *> packet
+    if when_ns > worker.now_ns:
+        wheel_arm(&worker.wheel, &owned.timer, when_ns)
+    else:
+        _go_on(worker, owned)
+
+
+cdef void _host_discard(l45_context *context, l45_packet *packet) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    _release(worker, <l45_owned *> packet)
+    _finish(worker, <l45_owned *> packet, L45_DROP)
+
+
+cdef void _host_arm(l45_context *context, uint64_t when_ns) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_timer *timer = &(<l45_entry *> context.entry).timers[context.index]
+    if when_ns == L45_NEVER:
+        wheel_disarm(&worker.wheel, timer)
+    else:
+        wheel_arm(&worker.wheel, timer, when_ns)
+
+
+cdef uint64_t _host_random(l45_context *context) noexcept nogil:
+    return _random(<l45_worker *> context.worker)
+
+
+cdef uint64_t _random(l45_worker *worker) noexcept nogil:
+    """splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    cdef uint64_t value
+    worker.random_state += <uint64_t> 0x9E3779B97F4A7C15ULL
+    value = worker.random_state
+    value = (value ^ (value >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
+    value = (value ^ (value >> 27)) * <uint64_t> 0x94D049BB133111EBULL
+    return value ^ (value >> 31)
+
+
+# --- the control plane's view -----------------------------------------------------------------------------------------
+
+cdef class Worker:
+    """A worker's memory: flow table, timers, packet pool, counters. A QueueLoop or a Replay drives it.
+
+    max_flows: flows kept before the oldest is evicted. max_held: packets that modules may hold or delay at once
+    (64 KiB of address space each, touched as used). seed: of its random numbers and hash; the same seed and input
+    give the same output.
+    """
+
+    def __cinit__(self, uint32_t index=0, *, uint32_t max_flows=65536, uint32_t max_held=1024, uint64_t seed=1,
+                  double udp_idle_s=180, double tcp_idle_s=7440):
+        self.tables = []
+        self.retired = []
+        if worker_start(&self.worker, index, max(1, max_flows), max_held, seed, <uint64_t> (udp_idle_s * 1e9),
+                        <uint64_t> (tcp_idle_s * 1e9)) != 0:
+            raise MemoryError(f"no memory for {max_flows} flows and {max_held} held packets")
+
+    def __dealloc__(self):
+        worker_end(&self.worker)
+
+    def publish(self, ClassTable table) -> None:
+        """Gives the worker its chains; it takes them up before its next batch."""
+        self.tables.append(table)
+        store_table(&self.worker.published, &table.table)
+
+    def reclaim(self) -> bool:
+        """Forgets old tables once the worker has left them, and their chains once no flow uses them; True: all gone."""
+        cdef ClassTable newest
+        if not self.tables:
+            return True
+        newest = self.tables[len(self.tables) - 1]
+        if load_table(&self.worker.current) == &newest.table:
+            for table in self.tables[:len(self.tables) - 1]:
+                self.retired.extend(chain for chain in table.chains if chain not in newest.chains)
+            del self.tables[:len(self.tables) - 1]
+        self.retired = [chain for chain in self.retired if chain.flows]
+        return len(self.tables) == 1 and not self.retired
+
+    @property
+    def settled(self) -> bool:
+        """Whether the worker uses the newest table."""
+        return load_table(&self.worker.published) == load_table(&self.worker.current)
+
+    def counters(self) -> dict[str, int]:
+        """The engine's counters by name; see layer45.fastpath.counters.COUNTERS."""
+        return {name: self.worker.counters[<int> at] for at, name in enumerate(NAMES)}
+
+    @property
+    def live(self) -> dict[str, int]:
+        """Live objects: flows, packets out of the pool, armed timers."""
+        return {
+            "flows": self.worker.flows.live, "owned": self.worker.pool.live, "timers": self.worker.wheel.armed,
+        }
+
+    def close_flows(self) -> None:
+        """Ends every flow; only while no thread drives the worker."""
+        worker_close_flows(&self.worker)
+
+    def flows(self, uint32_t limit=1000) -> list[dict]:
+        """Up to limit flows as dicts. A snapshot taken while packets flow: single values may be a packet apart."""
+        cdef l45_entry *entry
+        cdef uint32_t at
+        found = []
+        for at in range(self.worker.flows.touched):
+            entry = &self.worker.flows.entries[at]
+            if entry.chain != NULL and len(found) < limit:
+                found.append(_describe(entry, self.worker.now_ns))
+        return found
+
+
+cdef dict _describe(const l45_entry *entry, uint64_t now_ns):
+    return {
+        "class": entry.key.class_id,
+        "protocol": "tcp" if entry.key.protocol == PROTOCOL_TCP else "udp",
+        "local": (bytes(entry.key.local[:16]), _port(entry.key.local_port_be)),
+        "remote": (bytes(entry.key.remote[:16]), _port(entry.key.remote_port_be)),
+        "egress_packets": entry.packets[0], "egress_bytes": entry.bytes[0],
+        "ingress_packets": entry.packets[1], "ingress_bytes": entry.bytes[1],
+        "age_s": max(0, <int64_t> (now_ns - entry.opened_ns)) / 1e9,
+        "idle_s": max(0, <int64_t> (now_ns - entry.last_ns)) / 1e9,
+    }
+
+
+cdef inline uint16_t _port(uint16_t port_be):
+    return (port_be & 0xFF) << 8 | port_be >> 8
