@@ -2,9 +2,9 @@
 
     host a: sender -> OUTPUT -> queue -> engine -> veth -> host b: counted and dropped in raw PREROUTING
 
-An engine's CPU is the time the scheduler gave to all threads of its process, in nanoseconds, taken from outside,
-so that every engine is measured by the same ruler. It contains what the kernel does in the engine's system calls:
-the packet's way on through the network stack.
+An engine's CPU is the time the scheduler gave to all threads of its process, in nanoseconds, taken from
+outside, so that every engine is measured by the same ruler. It contains what the kernel does in the engine's
+system calls: the packet's way on through the network stack.
 """
 
 import contextlib
@@ -135,7 +135,7 @@ def write_config(directory: Path, chain: str, match: str, workers: int = 1) -> P
     (directory / "policies").mkdir(parents=True)
     (directory / "layer45.toml").write_text(
         f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\nworkers = {workers}\n'
-        f'cgroup_root = "layer45-perf-{os.getpid()}"\nbackend = "iptables"\n'
+        f'cgroup_root = "layer45-perf-{os.getpid()}-{directory.name}"\nbackend = "iptables"\n'
     )
     (directory / "policies" / "bench.toml").write_text(
         f'[policy.bench]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\n'

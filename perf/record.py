@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a JSON file with every sample, the command and the machine, and a picture."""
+"""What a benchmark leaves behind: JSON with every sample, the command and the machine, and a picture."""
 
 import json
 import platform

@@ -1,0 +1,40 @@
+"""The benchmarks, one after another: `python -m perf [NAME…] [--quick]`, from the top of a checkout.
+
+Without a name: all of them. For a benchmark's own options: `python -m perf.NAME --help`.
+"""
+
+import argparse
+import runpy
+import sys
+
+QUICK = {
+    "packets": ["--rounds", "3", "--packets", "100000"],
+    "replay": ["--rounds", "2", "--packets", "500000"],
+    "throughput": ["--rounds", "2", "--seconds", "2"],
+}
+
+
+def run(name: str, options: list[str]) -> None:
+    """One benchmark, as if it had been called by itself."""
+    print(f"== {name}", flush=True)
+    before, sys.argv = sys.argv, [name, *options]
+    try:
+        runpy.run_module(f"perf.{name}", run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def main() -> None:
+    """Run what the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m perf", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", nargs="*", metavar="NAME", help=", ".join(QUICK))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a result")
+    options = parser.parse_args()
+    if unknown := set(options.name) - set(QUICK):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(QUICK)}")
+    for name in options.name or QUICK:
+        run(name, QUICK[name] if options.quick else [])
+
+
+if __name__ == "__main__":
+    main()
