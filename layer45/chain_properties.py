@@ -1,0 +1,198 @@
+"""What the modules of a chain declare, summed over the chain; and the reasons why a chain cannot work."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from layer45.modulefolder import Module
+from layer45.problems import Place
+
+MAX_GROWTH_BYTES = (
+    1200  # 1280, the smallest MTU of IPv6, less its header and some for the transport's and payload
+)
+WHOLE_PACKET_BYTES = 65531  # the most a netlink attribute holds
+HEADER_BYTES = 192  # IP with options or extension headers, and TCP with all of its options
+PAYLOAD_ROOM = {("ipv4", "udp"): 1472, ("ipv6", "udp"): 1452, ("ipv4", "tcp"): 1460, ("ipv6", "tcp"): 1440}
+
+
+@dataclass(frozen=True)
+class InstancePlan:
+    """A module with validated parameters, in one place of one chain. directions: those it runs in."""
+
+    module: Module
+    values: dict[str, object]
+    directions: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Link:
+    """An instance and the place it comes from; problems with it are told there."""
+
+    instance: InstancePlan
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """The module's."""
+        return self.instance.module.name
+
+
+@dataclass(frozen=True)
+class ChainProperties:
+    """Sums. Growth: bytes, worst case on egress. State: bytes a flow. reads: "headers" or "payload".
+
+    gso: super-packets may come. copy_bytes: of a packet, that the kernel must copy to us.
+    """
+
+    growth_front: int
+    growth_back: int
+    flow_state_bytes: int
+    reads: str
+    gso: bool
+    copy_bytes: int
+
+    @property
+    def growth(self) -> int:
+        """Front and back."""
+        return self.growth_front + self.growth_back
+
+
+def add_up(instances: Sequence[InstancePlan], protocols: Sequence[str]) -> ChainProperties:
+    """The properties of a chain for sockets of these protocols."""
+    growing = [each for each in instances if "egress" in each.directions]
+    front = sum(each.module.manifest.growth_front.evaluate(each.values) for each in growing)
+    back = sum(each.module.manifest.growth_back.evaluate(each.values) for each in growing)
+    whole = front + back > 0 or any(_wants_whole(each.module) for each in instances)
+    super_packets = not front + back and all(each.module.manifest.gso for each in instances)
+    return ChainProperties(
+        growth_front=front,
+        growth_back=back,
+        flow_state_bytes=sum(each.module.manifest.flow_state_bytes for each in instances),
+        reads="payload" if whole else "headers",
+        gso=tuple(protocols) == ("tcp",) and super_packets,
+        copy_bytes=WHOLE_PACKET_BYTES if whole else HEADER_BYTES,
+    )
+
+
+def _wants_whole(module: Module) -> bool:
+    """A truncated packet cannot be edited, nor can a copy of it be sent."""
+    return module.manifest.reads == "payload" or bool(module.manifest.emits)
+
+
+def payload_room(properties: ChainProperties, protocols: Iterable[str], mtu: int = 1500) -> dict[str, int]:
+    """Payload bytes that fit into the MTU with the growth, by "ipv4/udp" and so on."""
+    return {
+        f"{version}/{protocol}": room - 1500 + mtu - properties.growth
+        for (version, protocol), room in PAYLOAD_ROOM.items()
+        if protocol in protocols
+    }
+
+
+Fault = tuple[Place, str]
+
+
+def chain_faults(links: Sequence[Link], protocols: Sequence[str], complete: bool) -> list[Fault]:
+    """Every reason why this chain cannot work for these protocols, each with its place.
+
+    complete: no instance was left out for its own problems, so what is missing is really missing.
+    """
+    found = [fault for link in links for fault in instance_faults(link, protocols)]
+    return found + _ordering_faults(links) + (_need_faults(links) if complete else [])
+
+
+def instance_faults(link: Link, protocols: Sequence[str]) -> list[Fault]:
+    """Why one instance cannot work for these protocols."""
+    manifest, place = link.instance.module.manifest, link.place.child("module")
+    found = []
+    missing = [each for each in protocols if each not in manifest.transports]
+    growth = [each.evaluate(link.instance.values) for each in (manifest.growth_front, manifest.growth_back)]
+    if manifest.kind == "stream" or (manifest.kind == "segment" and any(growth)):
+        found.append((place, f"module {link.name} is of kind {manifest.kind}, which is not supported yet"))
+    elif missing:
+        text = f"module {link.name} works on {', '.join(manifest.transports)}, but the policy matches"
+        found.append((place, f"{text} {', '.join(protocols)}; {_narrower(manifest.transports, protocols)}"))
+    elif "tcp" in protocols and any(growth):
+        text = f"module {link.name} makes packets longer, which would break TCP's sequence numbers"
+        found.append((place, f'{text}; expected match.protocol = "udp"'))
+    return found
+
+
+def _narrower(transports: Sequence[str], protocols: Sequence[str]) -> str:
+    both = [each for each in transports if each in protocols]
+    return f'expected match.protocol = "{both[0]}"' if both else "expected another module or another protocol"
+
+
+def _ordering_faults(links: Sequence[Link]) -> list[Fault]:
+    if not links:
+        return []
+    before = _constraints(links)
+    try:
+        TopologicalSorter(before).prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        return [
+            (links[0].place.child("module"), f"the modules' runs_after and runs_before contradict: {circle}")
+        ]
+    return [
+        (later.place.child("module"), f"module {later.name} must stand before {earlier.name} in the chain")
+        for position, later in enumerate(links)
+        for earlier in links[:position]
+        if later.name in before.get(earlier.name, ())
+    ]
+
+
+def _constraints(links: Sequence[Link]) -> dict[str, set[str]]:
+    """For each module of the chain those of the chain that must stand before it."""
+    manifests = {link.name: link.instance.module.manifest for link in links}
+    before: dict[str, set[str]] = {name: set() for name in manifests}
+    for name, manifest in manifests.items():
+        before[name].update(each for each in manifest.runs_after if each in manifests)
+        for later in manifest.runs_before:
+            if later in manifests:
+                before[later].add(name)
+    return before
+
+
+def _need_faults(links: Sequence[Link]) -> list[Fault]:
+    found = []
+    for position, link in enumerate(links):
+        for key, value, need in _needs(link.instance):
+            if not any(_provides(each.instance, need, link.instance) for each in links[position + 1 :]):
+                text = f'"{value}" needs "{need}" from a module behind {link.name} in the chain; none there'
+                found.append((link.place.child(key), f"{text} provides it"))
+    return found
+
+
+def _needs(instance: InstancePlan) -> Iterable[tuple[str, str, str]]:
+    """(parameter, its value, what that needs)"""
+    for key, parameter in instance.module.manifest.parameters.items():
+        value = instance.values.get(key)
+        if isinstance(value, str) and value in parameter.needs:
+            yield key, value, parameter.needs[value]
+
+
+def _provides(instance: InstancePlan, need: str, user: InstancePlan) -> bool:
+    return need in instance.module.manifest.provides and instance.directions >= user.directions
+
+
+def cautions(links: Sequence[Link]) -> list[Fault]:
+    """What works in replay but not live."""
+    text = "sends packets of its own on ingress; the engine can do that in replay only"
+    return [
+        (link.place.child("module"), f"module {link.name} {text}")
+        for link in links
+        if "ingress" in link.instance.directions and "ingress" in link.instance.module.manifest.emits
+    ]
+
+
+def canonical(instances: Sequence[InstancePlan], settings: Mapping[str, object]) -> str:
+    """A text that is equal for chains that do the same: settings, then one line an instance."""
+    head = " ".join(f"{key}={value}" for key, value in settings.items())
+    return "\n".join([head, *(_instance_text(each) for each in instances)])
+
+
+def _instance_text(instance: InstancePlan) -> str:
+    module = instance.module
+    values = " ".join(f"{key}={value!r}" for key, value in instance.values.items())
+    code = f"{module.folder} {module.manifest.version} {module.code_digest()}"
+    return f"{module.name} ({code}) {'+'.join(sorted(instance.directions))} {values}".rstrip()

@@ -1,0 +1,253 @@
+"""layer45.toml, policies and modules -> Plan: chains, classes, queues and what the rules must divert.
+
+Needs neither root nor the kernel. Every problem of every file is reported at once, and then there is no Plan.
+
+Who has a policy: sockets that its `match` selects, and programs started by `layer45 exec`, which stand in
+the cgroup <cgroup_root>/<policy>. A policy without the key `match` has only the latter, for the protocols
+its chain can carry; `match = {}` selects any socket. For exec, the cgroup takes the place of the match's
+owner keys (user, group, cgroup); its other keys still hold, and an `unless` with an owner key does not
+concern such programs. The diversions for exec come before all others, since there the operator named the
+policy. The daemon creates exec_cgroup() of every chain's policy before it applies the rules.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2s
+from itertools import combinations
+from pathlib import Path
+
+from layer45.chain_properties import InstancePlan, canonical, cautions
+from layer45.composition import Composed, compose
+from layer45.config import Settings, read_settings
+from layer45.errors import ConfigError, Layer45Error
+from layer45.modulefolder import ModuleIndex, find_modules
+from layer45.numbering import QueueKind, QueuePlan, number_classes, number_queues
+from layer45.overlap import covers, overlap
+from layer45.policy import Policy, read_policies
+from layer45.problems import Place, Problems
+from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
+from layer45.selector import PROTOCOLS
+
+__all__ = ["ChainPlan", "InstancePlan", "Plan", "QueuePlan", "exec_cgroup", "load", "load_code"]
+
+
+@dataclass(frozen=True)
+class ChainPlan:
+    """One active or deprecated policy, ready for the engine. Growth in bytes, worst case on egress.
+
+    text: equal texts mean equal chains, which a reload may keep. protocols: those the policy diverts.
+    replay_only: why the chain does not work fully on live packets.
+    """
+
+    policy: Policy
+    class_id: int
+    instances: tuple[InstancePlan, ...]
+    growth_front: int
+    growth_back: int
+    flow_state_bytes: int
+    reads: str
+    gso: bool
+    queue: QueuePlan
+    text: str
+    protocols: tuple[str, ...] = PROTOCOLS
+    replay_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that one daemon runs. chains: highest priority first. classes: numbers given so far."""
+
+    settings: Settings
+    chains: tuple[ChainPlan, ...]
+    queues: tuple[QueuePlan, ...]
+    rules: RulePlan
+    warnings: tuple[str, ...]
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+
+def load(directory: Path, previous: Plan | None = None) -> Plan:
+    """The plan of a configuration directory. previous: what runs now; numbers stay as they are there.
+
+    Raises ConfigError with every problem.
+    """
+    problems = Problems()
+    settings, place = read_settings(directory, problems)
+    policies = read_policies(directory, problems)
+    index = find_modules(settings, place, problems)
+    composed = compose(policies, index, problems)
+    running = sorted(
+        (each for each in composed if each.policy.state != "standby"),
+        key=lambda each: (-each.policy.priority, each.policy.name),
+    )
+    _check_priorities([each.policy for each in running], problems)
+    classes = _classes(running, settings, previous, place, problems)
+    queues = _queues(running, settings, previous, place, problems)
+    problems.raise_any()
+    chains = tuple(_chain(each, classes, queues) for each in running)
+    return Plan(
+        settings=settings,
+        chains=chains,
+        queues=tuple(sorted(queues.values(), key=lambda group: group.first)),
+        rules=_rules(settings, chains),
+        warnings=tuple(_warnings(directory, policies, running, index)),
+        classes=classes,
+    )
+
+
+def load_code(plan: Plan) -> None:
+    """Loads the code of every module in the plan's chains. ConfigError: all that cannot be loaded."""
+    problems = []
+    for module in {
+        id(each.module): each.module for chain in plan.chains for each in chain.instances
+    }.values():
+        try:
+            module.load_code()
+        except Layer45Error as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(sorted(problems))
+
+
+def exec_cgroup(settings: Settings, policy: str) -> str:
+    """Where programs started by `layer45 exec` stand: a path below the cgroup v2 mount, no leading slash."""
+    return f"{settings.cgroup_root}/{policy}"
+
+
+def _check_priorities(policies: Sequence[Policy], problems: Problems) -> None:
+    """Of two policies with one priority, neither would be first where both match."""
+    sound = [each for each in policies if each.match is not None and not _unsure(each, problems)]
+    for first, second in combinations(sound, 2):
+        if first.priority == second.priority and _overlap(first, second):
+            early, late = sorted((first, second), key=lambda each: (str(each.file), each.line))
+            text = f"equal to that of policy.{early.name} ({early.place}), and a socket could match both"
+            expected = "expected different priorities, or matches that exclude each other"
+            problems.add(late.place.child("priority"), f"{late.priority} is {text}; {expected}")
+
+
+def _unsure(policy: Policy, problems: Problems) -> bool:
+    """Whether its match or priority has problems, so that one cannot judge it."""
+    return any(problems.concern(policy.place.child(key)) for key in ("match", "priority"))
+
+
+def _overlap(first: Policy, second: Policy) -> bool:
+    assert first.match is not None and second.match is not None
+    return overlap(first.match, second.match, first.unless, second.unless)
+
+
+def _classes(
+    running: Sequence[Composed], settings: Settings, previous: Plan | None, place: Place, problems: Problems
+) -> dict[str, int]:
+    names = [each.policy.name for each in running]
+    known = previous.classes if previous else {}
+    try:
+        return number_classes(names, known, settings.marks.capacity)
+    except ValueError as error:
+        bits = settings.marks.class_mask.bit_count()
+        text = f"has {bits} class bits, which number {settings.marks.capacity} policies; {error}"
+        problems.add(place.child("mark_mask"), text)
+        return {}
+
+
+def _queues(
+    running: Sequence[Composed], settings: Settings, previous: Plan | None, place: Place, problems: Problems
+) -> dict[QueueKind, QueuePlan]:
+    first, workers = settings.first_queue, settings.workers
+    old = previous.queues if previous else ()
+    same = previous is not None and _numbers(previous.settings) == _numbers(settings)
+    try:
+        return number_queues([_kind(each) for each in running], first, workers, old, same)
+    except ValueError as error:
+        problems.add(place.child("first_queue"), str(error))
+        return {}
+
+
+def _numbers(settings: Settings) -> tuple[int, int]:
+    return settings.first_queue, settings.workers
+
+
+def _kind(composed: Composed) -> QueueKind:
+    properties = composed.properties
+    return QueueKind(properties.copy_bytes, properties.gso, composed.policy.on_failure)
+
+
+def _chain(
+    composed: Composed, classes: Mapping[str, int], queues: Mapping[QueueKind, QueuePlan]
+) -> ChainPlan:
+    policy, properties = composed.policy, composed.properties
+    settings = {"on_failure": policy.on_failure, "mtu": policy.mtu, "protocols": "+".join(composed.protocols)}
+    return ChainPlan(
+        policy=policy,
+        class_id=classes[policy.name],
+        instances=composed.instances,
+        growth_front=properties.growth_front,
+        growth_back=properties.growth_back,
+        flow_state_bytes=properties.flow_state_bytes,
+        reads=properties.reads,
+        gso=properties.gso,
+        queue=queues[_kind(composed)],
+        text=canonical(composed.instances, settings),
+        protocols=composed.protocols,
+        replay_only=tuple(text for _, text in cautions(composed.links)),
+    )
+
+
+def _rules(settings: Settings, chains: Sequence[ChainPlan]) -> RulePlan:
+    by_exec = [_exec_diversion(settings, chain) for chain in chains]
+    by_match = [
+        _diversion(chain, chain.policy.match, chain.policy.unless)
+        for chain in chains
+        if chain.policy.match is not None
+    ]
+    return RulePlan(owner_name(settings), settings.marks, (*by_exec, *by_match))
+
+
+def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
+    match, unless = chain.policy.match or Selector(), chain.policy.unless
+    protocol = () if chain.protocols == PROTOCOLS else chain.protocols
+    cgroup = (exec_cgroup(settings, chain.policy.name),)
+    select = replace(match, protocol=protocol, user=(), group=(), cgroup=cgroup)
+    return _diversion(chain, select, None if unless and unless.owned else unless)
+
+
+def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> Diversion:
+    queue = chain.queue
+    group = QueueGroup(queue.first, queue.workers, bypass=queue.on_failure == "open")
+    return Diversion(chain.policy.name, chain.class_id, select, unless, group)
+
+
+def owner_name(settings: Settings) -> str:
+    """A short name for this daemon's rules: "l45", or one derived from another control socket."""
+    if settings.control_socket == Settings.control_socket:
+        return "l45"
+    return "l45_" + blake2s(settings.control_socket.encode(), digest_size=4).hexdigest()
+
+
+def _warnings(
+    directory: Path, policies: Mapping[str, Policy], running: Sequence[Composed], index: ModuleIndex
+) -> list[str]:
+    found = Problems()
+    if not policies:
+        found.add_file(directory / "policies", "no policy; nothing will be diverted")
+    for composed in running:
+        _warn_of_policy(composed, found)
+    _warn_of_shadows([each.policy for each in running], found)
+    broken = [line for each in index.broken.values() for line in each.sorted_lines()]
+    return [*found.sorted_lines(), *broken, *index.hidden]
+
+
+def _warn_of_policy(composed: Composed, found: Problems) -> None:
+    if composed.policy.state == "deprecated":
+        text = "new sockets still get a deprecated policy; keeping it from them is not supported yet"
+        found.add(composed.policy.place.child("state"), text)
+    for place, text in cautions(composed.links):
+        found.add(place, text)
+
+
+def _warn_of_shadows(policies: Sequence[Policy], found: Problems) -> None:
+    """A policy all of whose sockets another one has first."""
+    matching = [each for each in policies if each.match is not None]
+    for first, second in combinations(matching, 2):
+        assert first.match is not None and second.match is not None
+        if first.unless is None and first.priority > second.priority and covers(first.match, second.match):
+            text = f"selects no socket that policy.{first.name} ({first.place}), of higher priority, does not"
+            found.add(second.place.child("match"), f"{text}; only `layer45 exec` will use this policy")

@@ -1,0 +1,215 @@
+"""module.toml -> Manifest: what a module declares of itself."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from layer45.growth import Growth, parse_growth
+from layer45.parameter import Parameter
+from layer45.parameter_table import read_parameters
+from layer45.problems import Place, Problems, shown
+from layer45.suggest import did_you_mean
+from layer45.table import read_table, report_unknown
+from layer45.toml_file import read_toml
+
+FILE_NAME = "module.toml"
+ABI_VERSION = 1
+NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+
+Direction = Literal["egress", "ingress"]
+
+
+@dataclass(frozen=True)
+class ModuleTable:
+    """The keys of [module]."""
+
+    name: str
+    version: str
+    abi: int
+    kind: Literal["datagram", "segment", "stream"]
+    summary: str
+    inverse: Literal["self", "none"]
+    transports: tuple[Literal["udp", "tcp"], ...]
+    directions: tuple[Direction, ...]
+    reads: Literal["headers", "payload"]
+    language: Literal["cython", "python"] = "cython"
+    gso: bool = False
+    growth_bytes: Any = None
+    flow_state_bytes: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    emits: tuple[Direction, ...] = ()
+    holds: tuple[Direction, ...] = ()
+    provides: tuple[str, ...] = ()
+    runs_after: tuple[str, ...] = ()
+    runs_before: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest(ModuleTable):
+    """A validated module.toml. parameters and counters (name -> help) stand in the file's order."""
+
+    growth_front: Growth = field(default_factory=Growth)
+    growth_back: Growth = field(default_factory=Growth)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    counters: Mapping[str, str] = field(default_factory=dict)
+
+    def read_values(self, given: Mapping[str, object], place: Place, problems: Problems) -> dict[str, object]:
+        """All parameters' values, in the manifest's order; defaults stand in.
+
+        given: a chain entry's, at place. Wrong ones are problems, and left out.
+        """
+        _report_unknown_parameters(self, given, place, problems)
+        values = {}
+        for name, parameter in self.parameters.items():
+            try:
+                values[name] = _value(parameter, given)
+            except ValueError as error:
+                problems.add(place.child(name), str(error))
+        return values
+
+
+def _value(parameter: Parameter, given: Mapping[str, object]) -> object:
+    if parameter.name in given:
+        return parameter.parse(given[parameter.name])
+    if parameter.required:
+        raise ValueError(f"missing; expected {parameter.expected}")
+    return parameter.default
+
+
+def _report_unknown_parameters(
+    manifest: Manifest, given: Mapping[str, object], place: Place, problems: Problems
+) -> None:
+    known = manifest.parameters
+    for name in given.keys() - known.keys():
+        hint = did_you_mean(name, (*known, "direction", "module"))
+        if not hint:
+            hint = f"; it has {', '.join(known)}" if known else "; it has none"
+        problems.add(place.child(name), f"module {manifest.name} has no such parameter{hint}")
+
+
+def load_manifest(file: Path) -> Manifest:
+    """A module.toml in a folder of the module's name. Raises ConfigError."""
+    problems = Problems()
+    manifest = read_manifest(file, problems)
+    problems.raise_any()
+    assert manifest
+    return manifest
+
+
+def read_manifest(file: Path, problems: Problems) -> Manifest | None:
+    """As load_manifest, but problems are collected; None if there are any."""
+    found = Problems()
+    manifest = _read(file, found)
+    problems.extend(found)
+    return None if found else manifest
+
+
+def _read(file: Path, problems: Problems) -> Manifest | None:
+    read = read_toml(file, problems)
+    if read is None:
+        return None
+    top, place = read
+    report_unknown(top, ("module", "param", "counter"), place, problems)
+    module = place.child("module")
+    values = read_table(top.get("module", {}), ModuleTable, module, problems)
+    parameters = read_parameters(top.get("param", {}), place.child("param"), problems)
+    counters = _read_counters(top.get("counter", {}), place.child("counter"), problems)
+    front, back = _read_growth(values.get("growth_bytes"), parameters, module, problems)
+    _check(values, file, module, problems)
+    if problems:
+        return None
+    return Manifest(**values, growth_front=front, growth_back=back, parameters=parameters, counters=counters)
+
+
+def _check(values: Mapping[str, Any], file: Path, place: Place, problems: Problems) -> None:
+    for key, text in _faults(values, file.parent.name):
+        problems.add(place.child(key), text)
+
+
+def _faults(values: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
+    """What is wrong with keys that are each of the right type, as pairs of key and text."""
+    name, faults = values.get("name", folder), []
+    if name != folder:
+        faults.append(("name", f'expected the folder\'s name "{folder}", got {shown(name)}'))
+    if not NAME.fullmatch(name):
+        faults.append(
+            ("name", f"expected lower-case letters, digits and _, a letter first, got {shown(name)}")
+        )
+    abi = values.get("abi", ABI_VERSION)
+    if abi != ABI_VERSION:
+        faults.append(("abi", f"expected {ABI_VERSION}, which this engine has, got {abi}"))
+    for key in ("transports", "directions"):
+        if values.get(key) == ():
+            faults.append((key, "expected at least one value"))
+    for key in ("runs_after", "runs_before"):
+        if name in values.get(key, ()):
+            faults.append((key, "names the module itself"))
+    return faults + _direction_faults(values)
+
+
+def _direction_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    directions = values.get("directions", ("egress", "ingress"))
+    return [
+        (key, f"{each} is not among the module's directions")
+        for key in ("emits", "holds")
+        for each in values.get(key, ())
+        if each not in directions
+    ]
+
+
+def _read_growth(
+    table: object, parameters: Mapping[str, Parameter], module: Place, problems: Problems
+) -> tuple[Growth, Growth]:
+    place = module.child("growth_bytes")
+    if table is None:
+        return Growth(), Growth()
+    if not isinstance(table, dict):
+        problems.add(place, f"expected {{ front = …, back = … }}, got {shown(table)}")
+        return Growth(), Growth()
+    report_unknown(table, ("front", "back"), place, problems)
+    return _side("front", table, parameters, place, problems), _side(
+        "back", table, parameters, place, problems
+    )
+
+
+def _side(
+    side: str,
+    table: Mapping[str, object],
+    parameters: Mapping[str, Parameter],
+    place: Place,
+    problems: Problems,
+) -> Growth:
+    try:
+        growth = parse_growth(table.get(side, 0), {name: each.type for name, each in parameters.items()})
+    except ValueError as error:
+        problems.add(place.child(side), str(error))
+        return Growth()
+    for name in growth.names:
+        if (parameters[name].minimum or 0) < 0 or parameters[name].minimum is None:
+            problems.add(place.child(side), f"parameter {name} needs minimum >= 0 to stand for a growth")
+    return growth
+
+
+def _read_counters(tables: object, place: Place, problems: Problems) -> dict[str, str]:
+    if not isinstance(tables, dict):
+        problems.add(place, f"expected tables [counter.NAME], got {shown(tables)}")
+        return {}
+    counters = {}
+    for name, table in tables.items():
+        check_name(name, place.child(name), problems)
+        counters[name] = read_table(table, _CounterTable, place.child(name), problems).get("help", "")
+    return counters
+
+
+@dataclass(frozen=True)
+class _CounterTable:
+    help: str
+
+
+def check_name(name: str, place: Place, problems: Problems) -> None:
+    """A problem if the name of a counter is not lower-case with underscores."""
+    if not NAME.fullmatch(name):
+        problems.add(place, "expected a name of lower-case letters, digits and _, a letter first")
