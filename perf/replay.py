@@ -121,9 +121,8 @@ def main() -> None:
     }
     for chain, found in figures.items():
         short, long = found["peak_kb_short"]["median"], found["peak_kb_long"]["median"]
-        print(
-            f"{chain}: peak memory {short} kB for {options.packets // 10} packets, {long} kB for ten times as many"
-        )
+        few = options.packets // 10
+        print(f"{chain}: peak memory {short} kB for {few} packets, {long} kB for ten times as many")
     met = {chain: statistics.median(values) * 1e6 >= TARGET_PACKETS_PER_S for chain, values in series.items()}
     record.write(
         "replay",

@@ -2,9 +2,9 @@
 
     python -m perf.throughput [--rounds 5] [--seconds 5]
 
-Needs root. A daemon runs at both ends, egress at the client and ingress at the server, so what arrives is what
-was sent. Rounds are interleaved; figures are compared only within one run. UDP is offered as fast as iperf3
-can, in datagrams that fit the MTU with their tag.
+Needs root. A daemon runs at both ends, egress at the client and ingress at the server, so what arrives is
+what was sent. Rounds are interleaved; figures are compared only within one run. UDP is offered as fast as
+iperf3 can, in datagrams that fit the MTU with their tag.
 """
 
 import argparse
