@@ -10,7 +10,7 @@ from libc.stdio cimport (
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from layer45.fastpath.link cimport LINK_RAW, LINK_RAW_OPENBSD
+from layer45.fastpath.link cimport LINK_RAW, LINK_RAW_OPENBSD, link_supported
 from layer45.fastpath.pcap cimport (
     FSETLOCKING_BYCALLER, PCAP_ERRBUF_SIZE, PCAP_TSTAMP_PRECISION_MICRO, PCAP_TSTAMP_PRECISION_NANO,
     __fsetlocking, pcap_close, pcap_datalink, pcap_datalink_val_to_name, pcap_dump, pcap_dump_close,
@@ -136,6 +136,11 @@ cdef class Reader:
     def link_name(self) -> str:
         cdef const char *name = pcap_datalink_val_to_name(self.reader.link_type)
         return f"link type {self.reader.link_type}" if name == NULL else (<bytes> name).decode()
+
+    @property
+    def supported(self) -> bool:
+        """Whether IP packets can be found in its frames."""
+        return link_supported(self.reader.link_type)
 
     @property
     def snaplen(self) -> int:

@@ -14,7 +14,7 @@ ctypedef struct l45_ports:
     uint16_t last
 
 # A list of values means any of; an empty one is no condition; lists together mean all of.
-ctypedef struct l45_match:
+ctypedef struct l45_keys:
     bint udp
     bint tcp
     uint32_t local_count
@@ -26,11 +26,13 @@ ctypedef struct l45_match:
     l45_ports *local_port
     l45_ports *remote_port
 
-cdef bint selects(const l45_match *match, const l45_packet *packet) noexcept nogil
+ctypedef struct l45_match:
+    l45_keys select
+    l45_keys unless
+    bint has_unless
+
+cdef bint matches(const l45_match *match, const l45_packet *packet) noexcept nogil
 
 
 cdef class Match:
-    cdef l45_match select
-    cdef l45_match unless
-    cdef bint has_unless
-    cdef bint matches(self, const l45_packet *packet) noexcept nogil
+    cdef l45_match match

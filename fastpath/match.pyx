@@ -36,22 +36,26 @@ cdef inline bint _in_ports(const l45_ports *ports, uint32_t count, uint16_t port
     return count == 0
 
 
-cdef bint selects(const l45_match *match, const l45_packet *packet) noexcept nogil:
+cdef bint matches(const l45_match *match, const l45_packet *packet) noexcept nogil:
     """Whether a parsed packet matches. Local is the source on egress, the destination on ingress."""
+    return _selects(&match.select, packet) and not (match.has_unless and _selects(&match.unless, packet))
+
+
+cdef bint _selects(const l45_keys *keys, const l45_packet *packet) noexcept nogil:
     cdef bint ingress = packet.direction == L45_INGRESS
     cdef const uint8_t *source = packet.data + (12 if packet.ip_version == 4 else 8)
     cdef const uint8_t *target = source + (4 if packet.ip_version == 4 else 16)
     cdef const uint8_t *ports = packet.data + packet.l4_offset
     cdef uint16_t local_port = load_be16(ports + 2 * ingress)
     cdef uint16_t remote_port = load_be16(ports + 2 * (not ingress))
-    if not (match.udp if packet.protocol == PROTOCOL_UDP else match.tcp):
+    if not (keys.udp if packet.protocol == PROTOCOL_UDP else keys.tcp):
         return False
     if ingress:
         source, target = target, source
-    return (_in_ports(match.local_port, match.local_port_count, local_port)
-            and _in_ports(match.remote_port, match.remote_port_count, remote_port)
-            and _in_networks(match.local, match.local_count, packet.ip_version, source)
-            and _in_networks(match.remote, match.remote_count, packet.ip_version, target))
+    return (_in_ports(keys.local_port, keys.local_port_count, local_port)
+            and _in_ports(keys.remote_port, keys.remote_port_count, remote_port)
+            and _in_networks(keys.local, keys.local_count, packet.ip_version, source)
+            and _in_networks(keys.remote, keys.remote_count, packet.ip_version, target))
 
 
 cdef void *_allocate(size_t count, size_t each) except NULL:
@@ -79,52 +83,49 @@ cdef l45_ports *_ports(ranges) except NULL:
     return compiled
 
 
-cdef int _compile(l45_match *match, select) except -1:
-    match.udp = not select.protocol or "udp" in select.protocol
-    match.tcp = not select.protocol or "tcp" in select.protocol
-    match.local = _networks(select.local)
-    match.local_count = <uint32_t> len(select.local)
-    match.remote = _networks(select.remote)
-    match.remote_count = <uint32_t> len(select.remote)
-    match.local_port = _ports(select.local_port)
-    match.local_port_count = <uint32_t> len(select.local_port)
-    match.remote_port = _ports(select.remote_port)
-    match.remote_port_count = <uint32_t> len(select.remote_port)
+cdef int _compile(l45_keys *keys, select) except -1:
+    keys.udp = not select.protocol or "udp" in select.protocol
+    keys.tcp = not select.protocol or "tcp" in select.protocol
+    keys.local = _networks(select.local)
+    keys.local_count = <uint32_t> len(select.local)
+    keys.remote = _networks(select.remote)
+    keys.remote_count = <uint32_t> len(select.remote)
+    keys.local_port = _ports(select.local_port)
+    keys.local_port_count = <uint32_t> len(select.local_port)
+    keys.remote_port = _ports(select.remote_port)
+    keys.remote_port_count = <uint32_t> len(select.remote_port)
     return 0
 
 
-cdef void _release(l45_match *match) noexcept:
-    free(match.local)
-    free(match.remote)
-    free(match.local_port)
-    free(match.remote_port)
+cdef void _release(l45_keys *keys) noexcept:
+    free(keys.local)
+    free(keys.remote)
+    free(keys.local_port)
+    free(keys.remote_port)
 
 
 cdef class Match:
     """What a policy selects and what it excepts, compiled.
 
-    Owner keys (user, group, cgroup) are assumed to match. An exception that has some is never made: whether it
-    applies to a packet is not known, and a policy's chain is what a replay is asked to show.
+    Owner keys (user, group, cgroup) are assumed to match. An exception that has some is never made: whether
+    it applies to a packet is not known, and a policy's chain is what a replay is asked to show.
     """
 
     def __cinit__(self, select, unless=None):
-        _compile(&self.select, select)
-        self.has_unless = unless is not None and not unless.owned
-        if self.has_unless:
-            _compile(&self.unless, unless)
-
-    cdef bint matches(self, const l45_packet *packet) noexcept nogil:
-        return selects(&self.select, packet) and not (self.has_unless and selects(&self.unless, packet))
+        _compile(&self.match.select, select)
+        self.match.has_unless = unless is not None and not unless.owned
+        if self.match.has_unless:
+            _compile(&self.match.unless, unless)
 
     def selects(self, bytes packet, bint ingress=False) -> bool:
-        """Whether an IP packet, whole, would go through the chain; not if it cannot be parsed."""
+        """Whether a whole IP packet would go through the chain. What cannot be parsed would not."""
         cdef l45_packet view
         memset(&view, 0, sizeof(view))
         view.head = view.data = <uint8_t *> <char *> packet
         view.tail = view.end = view.data + len(packet)
         view.direction = ingress
-        return parse(&view) == PARSED and self.matches(&view)
+        return parse(&view) == PARSED and matches(&self.match, &view)
 
     def __dealloc__(self):
-        _release(&self.select)
-        _release(&self.unless)
+        _release(&self.match.select)
+        _release(&self.match.unless)

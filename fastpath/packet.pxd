@@ -16,7 +16,7 @@ from layer45.fastpath.checksum cimport fold, sum_add, sum_at, sum_bytes, sum_sub
 cdef enum:
     PROTOCOL_TCP = 6
     PROTOCOL_UDP = 17
-    LARGEST_PACKET_BYTES = 65535
+    LARGEST_PACKET_BYTES = 65531  # what one netlink attribute carries
 
 # Why `parse` refused a packet; each is a counter of the worker.
 cdef enum parse_result:
@@ -108,7 +108,7 @@ cdef inline bint editable(const l45_packet *packet) noexcept nogil:
 
 
 cdef inline int insert_back(l45_packet *packet, const uint8_t *bytes, uint32_t count) noexcept nogil:
-    """Puts bytes behind the payload. 0, or -1 with nothing changed: no room, or longer than IP can say."""
+    """Puts bytes behind the payload. 0, or -1 with nothing changed: no room, or longer than a verdict can carry."""
     cdef size_t offset = payload_bytes(packet)
     if not editable(packet) or count > packet.end - packet.tail \
             or (packet.tail - packet.data) + count > LARGEST_PACKET_BYTES:

@@ -21,6 +21,7 @@ cdef struct l45_carrier:
     l45_packet packet       # first: modules see a carrier as its packet
     uint32_t queue_id       # names it in the kernel's queue
     uint32_t mtu            # of the device it leaves by; 0: unknown
+    uint32_t ifindex        # of that device; 0: unknown
     uint32_t note_bytes
     uint8_t note[NOTE_BYTES]  # replay: the link header
 
