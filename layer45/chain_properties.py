@@ -79,10 +79,10 @@ def _wants_whole(module: Module) -> bool:
     return module.manifest.reads == "payload" or bool(module.manifest.emits)
 
 
-def payload_room(properties: ChainProperties, protocols: Iterable[str], mtu: int = 1500) -> dict[str, int]:
-    """Payload bytes that fit into the MTU with the growth, by "ipv4/udp" and so on."""
+def payload_room(growth: int, protocols: Iterable[str]) -> dict[str, int]:
+    """Payload bytes that fit into an MTU of 1500 together with the growth, by "ipv4/udp" and so on."""
     return {
-        f"{version}/{protocol}": room - 1500 + mtu - properties.growth
+        f"{version}/{protocol}": room - growth
         for (version, protocol), room in PAYLOAD_ROOM.items()
         if protocol in protocols
     }

@@ -55,24 +55,24 @@ def load_settings(directory: Path) -> Settings:
 
 
 def read_settings(directory: Path, problems: Problems) -> tuple[Settings, Place]:
-    """As load_settings, but problems are collected; then defaults stand in. Place: the file's top."""
+    """As load_settings, but problems are collected, and wrong keys have defaults. Place: the file's top."""
     file = directory / FILE_NAME
-    if not directory.is_dir():
-        problems.add_file(directory, "no such directory; expected one with layer45.toml and policies/*.toml")
+    try:
+        present = any(each.name == FILE_NAME for each in directory.iterdir())
+    except OSError as error:
+        expected = f"expected a directory with {FILE_NAME} and policies/*.toml"
+        problems.add_file(directory, f"cannot be read: {error.strerror}; {expected}")
         return Settings(), Place(file)
-    read = read_toml(file, problems) if file.exists() else None
+    read = read_toml(file, problems) if present else None
     if read is None:
         return Settings(), Place(file)
     table, place = read
-    before = len(problems)
     values = read_table(table, Settings, place, problems)
-    _check(values, place, problems)
-    if len(problems) > before:
-        return Settings(), place
+    _drop_wrong(values, place, problems)
     return Settings(**_normal(values, directory)), place
 
 
-def _check(values: dict[str, Any], place: Place, problems: Problems) -> None:
+def _drop_wrong(values: dict[str, Any], place: Place, problems: Problems) -> None:
     wrong = {
         "control_socket": _socket_fault(values.get("control_socket", "/s")),
         "mark_mask": _mask_fault(values.get("mark_mask", 3)),
@@ -81,6 +81,7 @@ def _check(values: dict[str, Any], place: Place, problems: Problems) -> None:
     for key, text in wrong.items():
         if text:
             problems.add(place.child(key), text)
+            del values[key]
 
 
 def _socket_fault(path: str) -> str:

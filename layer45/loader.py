@@ -55,7 +55,10 @@ class ChainPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that one daemon runs. chains: highest priority first. classes: numbers given so far."""
+    """All that one daemon runs.
+
+    chains: highest priority first. classes: numbers given so far, by policy. policies: all, standby ones too.
+    """
 
     settings: Settings
     chains: tuple[ChainPlan, ...]
@@ -63,6 +66,7 @@ class Plan:
     rules: RulePlan
     warnings: tuple[str, ...]
     classes: Mapping[str, int] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
 
 def load(directory: Path, previous: Plan | None = None) -> Plan:
@@ -91,6 +95,7 @@ def load(directory: Path, previous: Plan | None = None) -> Plan:
         rules=_rules(settings, chains),
         warnings=tuple(_warnings(directory, policies, running, index)),
         classes=classes,
+        policies=policies,
     )
 
 
@@ -216,10 +221,10 @@ def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> D
 
 
 def owner_name(settings: Settings) -> str:
-    """A short name for this daemon's rules: "l45", or one derived from another control socket."""
+    """A short name for this daemon's rules: "main", or one derived from another control socket."""
     if settings.control_socket == Settings.control_socket:
-        return "l45"
-    return "l45_" + blake2s(settings.control_socket.encode(), digest_size=4).hexdigest()
+        return "main"
+    return "l45_" + blake2s(settings.control_socket.encode(), digest_size=3).hexdigest()
 
 
 def _warnings(

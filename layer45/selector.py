@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Network, ip_interface, ip_network
-from pathlib import Path
 from typing import Any
 
 from layer45.config import cgroup_fault
@@ -179,12 +178,3 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "group": read_group,
     "cgroup": read_cgroup,
 }
-
-
-def cgroup_mount(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
-    """Where cgroup v2 is mounted on this host; None if it is not."""
-    for line in mounts.read_text().splitlines():
-        fields = line.split()
-        if fields[2] == "cgroup2":
-            return Path(fields[1].replace("\\040", " "))
-    return None
