@@ -1,0 +1,359 @@
+"""The queue loop: one thread, one queue, one worker; no interpreter lock while packets flow.
+
+1. Take up a new class table, fire timers.   2. recvmmsg: a batch.   3. Each packet: worker_process, verdict packed.
+4. One sendmsg with all verdicts, one sendmmsg with all injected packets.   5. Nothing to read: ppoll until the next
+timer, or until somebody writes to the wake descriptor.
+
+NetfilterQueue binds the queue and owns its descriptor; the loop drains it. Everything here but `wake` and `stop` runs
+in the loop's thread.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+from libc.errno cimport ENOBUFS
+from libc.errno cimport errno as c_errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset, strlen
+
+from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_NEVER, L45_REWRITTEN, l45_verdict
+from layer45.fastpath.counters cimport *
+from layer45.fastpath.inject cimport (
+    inject, inject_too_big, injector_end, injector_flush, injector_start, l45_injector,
+)
+from layer45.fastpath.netlink cimport *
+from layer45.fastpath.pool cimport ORIGIN_HELD, l45_carrier
+from layer45.fastpath.receive cimport (
+    BATCH, MESSAGE_ERROR, MESSAGE_PACKET, MESSAGE_UNREADABLE, l45_marks, l45_slots, marks_start, message_kind,
+    read_message, slots_end, slots_start,
+)
+from layer45.fastpath.timer cimport wheel_next_ns
+from layer45.fastpath.verdict cimport l45_verdicts, verdict_add, verdicts_end, verdicts_flush, verdicts_start
+from layer45.fastpath.worker cimport (
+    Worker, l45_worker, worker_advance, worker_close_flows, worker_process, worker_rest,
+)
+
+from netfilterqueue import COPY_PACKET, NetfilterQueue
+
+cdef extern from *:
+    """
+    #include <net/if.h>
+    #include <sys/ioctl.h>
+    static int l45_device_mtu(int fd, unsigned int ifindex) {
+        struct ifreq request;
+        if (!if_indextoname(ifindex, request.ifr_name) || ioctl(fd, SIOCGIFMTU, &request) < 0)
+            return 0;
+        return request.ifr_mtu;
+    }
+    """
+    int l45_device_mtu(int fd, unsigned int ifindex) nogil
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int, void *, size_t)
+
+cdef enum:
+    MTU_DEVICES = 8
+    SECOND_NS = 1000000000
+    DRAIN_LIMIT_NS = 100000000     # how long a stopping loop goes on emptying its queue
+    IDLE_CHECK_NS = 1000000000     # how long a sleeping loop leaves idle flows alone
+    BUFFER_BYTES = 16 << 20
+    NETLINK_LEVEL = 270            # SOL_NETLINK
+
+cdef struct l45_device:
+    uint32_t ifindex
+    uint32_t mtu
+    uint64_t until_ns
+
+cdef struct l45_loop:
+    l45_worker *worker
+    l45_slots slots
+    l45_verdicts verdicts
+    l45_injector injector
+    l45_marks marks
+    l45_device devices[MTU_DEVICES]
+    int fd
+    int wake_fd
+    int stopping            # atomic
+
+
+cdef extern from *:
+    """
+    #define l45_flag_load(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
+    #define l45_flag_store(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)
+    """
+    int load_flag "l45_flag_load"(int *) nogil
+    void store_flag "l45_flag_store"(int *, int) nogil
+
+
+# --- the loop -------------------------------------------------------------------------------------------------------
+
+cdef void _loop(l45_loop *loop) noexcept nogil:
+    while not load_flag(&loop.stopping):
+        _turn(loop, monotonic_ns())
+        if _drain_batch(loop) <= 0:
+            _sleep(loop)
+    _drain(loop)
+    worker_close_flows(loop.worker)
+    _flush(loop)
+
+
+cdef inline void _turn(l45_loop *loop, uint64_t now_ns) noexcept nogil:
+    worker_rest(loop.worker)
+    worker_advance(loop.worker, now_ns)
+    _flush(loop)
+
+
+cdef inline void _flush(l45_loop *loop) noexcept nogil:
+    verdicts_flush(&loop.verdicts)
+    injector_flush(&loop.injector)
+
+
+cdef int _drain_batch(l45_loop *loop) noexcept nogil:
+    """One batch; how many messages it had, or -1 when there was none."""
+    cdef int count, at
+    count = recvmmsg(loop.fd, loop.slots.messages, BATCH, MSG_DONTWAIT, NULL)
+    if count < 0:
+        if c_errno == ENOBUFS:
+            loop.worker.counters[COUNT_KERNEL_OVERRUNS] += 1
+        return -1
+    for at in range(count):
+        _message(loop, at)
+    loop.worker.counters[COUNT_BATCHES] += 1
+    _flush(loop)
+    return count
+
+
+cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
+    cdef l45_carrier carrier
+    cdef l45_verdict verdict
+    cdef message_kind kind = read_message(&loop.slots, at, &loop.marks, &carrier)
+    if kind == MESSAGE_ERROR:
+        loop.worker.counters[COUNT_KERNEL_ERRORS] += 1
+        return
+    if kind == MESSAGE_UNREADABLE:
+        return
+    if kind == MESSAGE_PACKET:
+        carrier.packet.time_ns = loop.worker.now_ns
+        if carrier.ifindex:
+            carrier.mtu = _mtu(loop, carrier.ifindex)
+        verdict = worker_process(loop.worker, &carrier)
+        if verdict == L45_HOLD:
+            return
+        _give(loop, &carrier, verdict, True)
+        return
+    loop.worker.counters[COUNT_RECEIVED] += 1
+    loop.worker.counters[COUNT_PASSED] += 1
+    loop.worker.counters[COUNT_MALFORMED] += 1
+    verdict_add(&loop.verdicts, carrier.queue_id, NF_ACCEPT, NULL, 0, True)
+
+
+cdef inline void _give(l45_loop *loop, l45_carrier *carrier, l45_verdict verdict, bint stays) noexcept nogil:
+    if verdict == L45_REWRITTEN:
+        verdict_add(&loop.verdicts, carrier.queue_id, NF_ACCEPT, carrier.packet.data,
+                    carrier.packet.tail - carrier.packet.data, stays)
+    else:
+        verdict_add(&loop.verdicts, carrier.queue_id, NF_DROP if verdict == L45_DROP else NF_ACCEPT, NULL, 0, True)
+
+
+cdef void _finish(void *self, l45_carrier *carrier, l45_verdict verdict) noexcept nogil:
+    """The worker's sink. A clone can leave the host, but there is no way to put one into a local socket's ingress."""
+    cdef l45_loop *loop = <l45_loop *> self
+    if carrier.packet.origin == ORIGIN_HELD:
+        _give(loop, carrier, verdict, False)
+    elif carrier.packet.direction == L45_EGRESS:
+        inject(&loop.injector, carrier)
+    else:
+        loop.worker.counters[COUNT_INJECT_ERRORS] += 1
+
+
+cdef void _too_big(void *self, l45_carrier *carrier, uint32_t fitting_bytes) noexcept nogil:
+    cdef l45_loop *loop = <l45_loop *> self
+    loop.worker.counters[COUNT_TOO_BIG_SIGNALLED] += 1
+    inject_too_big(&loop.injector, carrier, fitting_bytes)
+
+
+cdef uint32_t _mtu(l45_loop *loop, uint32_t ifindex) noexcept nogil:
+    """The device's MTU, read at most once a second."""
+    cdef l45_device *device = &loop.devices[ifindex % MTU_DEVICES]
+    if device.ifindex != ifindex or device.until_ns < loop.worker.now_ns:
+        device.ifindex = ifindex
+        device.mtu = l45_device_mtu(loop.injector.fds[0], ifindex)
+        device.until_ns = loop.worker.now_ns + SECOND_NS
+    return device.mtu
+
+
+cdef void _sleep(l45_loop *loop) noexcept nogil:
+    cdef pollfd waited[2]
+    cdef timespec timeout
+    cdef uint64_t now_ns = monotonic_ns()
+    cdef uint64_t next_ns = min(wheel_next_ns(&loop.worker.wheel), now_ns + IDLE_CHECK_NS)
+    cdef uint64_t wait_ns = next_ns - now_ns if next_ns > now_ns else 0
+    cdef uint64_t ignored
+    waited[0].fd = loop.fd
+    waited[0].events = POLLIN
+    waited[1].fd = loop.wake_fd
+    waited[1].events = POLLIN
+    timeout.tv_sec = wait_ns // SECOND_NS
+    timeout.tv_nsec = wait_ns % SECOND_NS
+    if ppoll(waited, 2, &timeout, NULL) > 0 and waited[1].revents:
+        read(loop.wake_fd, &ignored, 8)
+
+
+cdef void _drain(l45_loop *loop) noexcept nogil:
+    """Empties the queue, for a bounded time: what is left when it is closed is dropped by the kernel."""
+    cdef uint64_t until_ns = monotonic_ns() + DRAIN_LIMIT_NS
+    cdef uint64_t now_ns = monotonic_ns()
+    while now_ns < until_ns:
+        _turn(loop, now_ns)
+        if _drain_batch(loop) <= 0:
+            return
+        now_ns = monotonic_ns()
+
+
+# --- its life ---------------------------------------------------------------------------------------------------------
+
+def _raw_socket(family: int, exempt_mark: int) -> int:
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, exempt_mark)
+        if family == socket.AF_INET:
+            raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+        raw.setblocking(False)
+        return raw.detach()
+
+
+def _raw_socket_or_none(family: int, exempt_mark: int) -> int:
+    """A host without IPv6 has no IPv6 packets to copy."""
+    try:
+        return _raw_socket(family, exempt_mark)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return -1
+        raise
+
+
+def _force_buffers(fd: int) -> None:
+    """Raises both buffers beyond the system's limits (root), and asks to be told nothing of overruns."""
+    SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+    with socket.socket(fileno=os.dup(fd)) as netlink:
+        netlink.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
+        netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        netlink.setsockopt(NETLINK_LEVEL, NETLINK_NO_ENOBUFS, 1)
+
+
+def _set_flags(fd: int, queue: int, fail_open: bool, gso: bool) -> None:
+    """Sets the queue's flags in one message; a refusal comes back as an error message, and is counted."""
+    flags = (NFQA_CFG_F_FAIL_OPEN if fail_open else 0) | (NFQA_CFG_F_GSO if gso else 0)
+    attributes = struct.pack("!HHI", 8, NFQA_CFG_FLAGS, flags)
+    attributes += struct.pack("!HHI", 8, NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO)
+    attributes = _native_attribute_headers(attributes)
+    general = struct.pack("!BBH", 0, 0, queue)
+    kind = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG
+    header = struct.pack("=IHHII", 16 + len(general) + len(attributes), kind, NLM_F_REQUEST, 0, 0)
+    with socket.socket(fileno=os.dup(fd)) as netlink:
+        netlink.send(header + general + attributes)
+
+
+def _native_attribute_headers(attributes: bytes) -> bytes:
+    """Attribute lengths and kinds are in the machine's order, their values in the network's."""
+    pieces = []
+    for at in range(0, len(attributes), 8):
+        size, kind, value = struct.unpack_from("!HHI", attributes, at)
+        pieces.append(struct.pack("=HH", size, kind) + struct.pack("!I", value))
+    return b"".join(pieces)
+
+
+cdef class QueueLoop:
+    """Binds a queue and drains it through a worker.
+
+    queue: its number. copy_bytes: how much of each packet the kernel copies. gso: super-packets come whole.
+    fail_open: packets that find the queue full pass uncustomized. length: packets the kernel keeps.
+    class_mask: our class's bits in packet marks. exempt_mark: the mark of injected packets.
+    OSError when the queue is in use by another program or the process lacks the privilege.
+    """
+    cdef l45_loop loop
+    cdef readonly Worker worker
+    cdef readonly int queue
+    cdef object binding
+    cdef bint started
+
+    def __cinit__(self, *args, **kwargs):
+        memset(&self.loop, 0, sizeof(self.loop))
+        self.loop.wake_fd = -1
+        self.loop.injector.fds[0] = -1
+        self.loop.injector.fds[1] = -1
+
+    def __init__(self, Worker worker, int queue, *, uint32_t copy_bytes, bint gso, bint fail_open, int length,
+                 uint32_t class_mask, uint32_t exempt_mark):
+        self.worker = worker
+        self.queue = queue
+        self.loop.worker = &worker.worker
+        self.loop.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        marks_start(&self.loop.marks, class_mask)
+        if slots_start(&self.loop.slots, copy_bytes) != 0:
+            raise MemoryError(f"no memory for queue {queue}")
+        self._start_injector(exempt_mark)
+        self._bind(copy_bytes, gso, fail_open, length)
+        worker.worker.sink.self = &self.loop
+        worker.worker.sink.finish = _finish
+        worker.worker.sink.too_big = _too_big
+
+    def _start_injector(self, uint32_t exempt_mark):
+        fd4 = _raw_socket(socket.AF_INET, exempt_mark)
+        fd6 = _raw_socket_or_none(socket.AF_INET6, exempt_mark)
+        if injector_start(&self.loop.injector, fd4, fd6, &self.worker.worker.counters[COUNT_INJECTED],
+                          &self.worker.worker.counters[COUNT_INJECT_ERRORS]) != 0:
+            raise MemoryError
+
+    def _bind(self, uint32_t copy_bytes, bint gso, bint fail_open, int length):
+        binding = NetfilterQueue()
+        binding.bind(self.queue, _accept, max_len=length, mode=COPY_PACKET, range=copy_bytes, sock_len=BUFFER_BYTES)
+        self.binding = binding
+        self.loop.fd = binding.get_fd()
+        _force_buffers(self.loop.fd)
+        _set_flags(self.loop.fd, self.queue, fail_open, gso)
+        fcntl.fcntl(self.loop.fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        if verdicts_start(&self.loop.verdicts, self.loop.fd, self.queue,
+                          &self.worker.worker.counters[COUNT_VERDICT_ERRORS]) != 0:
+            raise MemoryError
+
+    def run(self) -> None:
+        """Drains the queue until `stop`; call in a thread of its own."""
+        with nogil:
+            _loop(&self.loop)
+
+    def wake(self) -> None:
+        """Makes a sleeping loop look for a new class table."""
+        os.eventfd_write(self.loop.wake_fd, 1)
+
+    def stop(self) -> None:
+        """Asks `run` to empty the queue and return; from any thread."""
+        store_flag(&self.loop.stopping, 1)
+        self.wake()
+
+    def close(self) -> None:
+        """Gives the queue back to the kernel, which drops what still waits in it; only when `run` has returned."""
+        if self.binding is not None:
+            self.binding.unbind()
+            self.binding = None
+        self._free()
+
+    def _free(self):
+        verdicts_end(&self.loop.verdicts)
+        injector_end(&self.loop.injector)
+        slots_end(&self.loop.slots)
+        if self.loop.wake_fd >= 0:
+            os.close(self.loop.wake_fd)
+            self.loop.wake_fd = -1
+
+    def __dealloc__(self):
+        verdicts_end(&self.loop.verdicts)
+        injector_end(&self.loop.injector)
+        slots_end(&self.loop.slots)
+
+
+def _accept(packet) -> None:
+    """For packets that reach NetfilterQueue's own reader while it binds."""
+    packet.accept()
