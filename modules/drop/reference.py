@@ -1,0 +1,78 @@
+"""drop in plain Python. Rates are kept as a bucket that fills, where the hot code keeps a time (GCRA)."""
+
+
+class Bucket:
+    """Full at first; a packet takes its cost or is beyond the rate."""
+
+    def __init__(self, per_s, burst):
+        self.per_ns = per_s / 1e9
+        self.burst = self.level = burst
+        self.time_ns = 0
+
+    def fill(self, now_ns):
+        self.level = min(self.burst, self.level + (now_ns - self.time_ns) * self.per_ns)
+        self.time_ns = now_ns
+
+
+class Module:
+    def __init__(self, parameters, count):
+        self.parameters = parameters
+        self.count = count
+        self.shared = {}
+
+    def selected(self, payload):
+        first, last = self.parameters["length"]
+        match = first <= len(payload) <= last and payload.startswith(self.parameters["prefix"])
+        return match != self.parameters["invert"]
+
+    def egress(self, packet):
+        self.judge(packet)
+
+    def ingress(self, packet):
+        self.judge(packet)
+
+    def judge(self, packet):
+        if not self.selected(packet.payload):
+            return
+        self.count("selected")
+        reasons = [self.is_nth(packet)]
+        if not reasons[0]:
+            reasons.append(self.is_beyond_rate(packet))
+        if any(reasons) or not self.thins_out():
+            self.count("dropped")
+            packet.drop()
+
+    def thins_out(self):
+        return any(self.parameters[name] for name in ("every", "rate_packets_per_s", "rate_bytes_per_s"))
+
+    def is_nth(self, packet):
+        every = self.parameters["every"]
+        if not every:
+            return False
+        key = "seen", packet.direction
+        seen = packet.flow.state.get(key, 0) + 1
+        packet.flow.state[key] = seen % every
+        if seen == every:
+            self.count("dropped_every")
+        return seen == every
+
+    def is_beyond_rate(self, packet):
+        store = self.shared if self.parameters["scope"] == "policy" else packet.flow.state
+        costs = {"packets": 1, "bytes": len(packet.payload)}
+        used = [unit for unit in costs if self.parameters[f"rate_{unit}_per_s"]]
+        buckets = {unit: self.bucket(store, unit, packet.direction) for unit in used}
+        for bucket in buckets.values():
+            bucket.fill(packet.time_ns)
+        if all(bucket.level >= costs[unit] for unit, bucket in buckets.items()):
+            for unit, bucket in buckets.items():
+                bucket.level -= costs[unit]
+            return False
+        self.count("dropped_rate")
+        return True
+
+    def bucket(self, store, unit, direction):
+        key = unit, direction
+        if key not in store:
+            per_s, burst = self.parameters[f"rate_{unit}_per_s"], self.parameters[f"burst_{unit}"]
+            store[key] = Bucket(per_s, burst)
+        return store[key]

@@ -1,0 +1,103 @@
+"""scramble in plain Python: the arithmetic of README.md, for tests and for reading."""
+
+MASK = (1 << 64) - 1
+STEP = 0x9E3779B97F4A7C15
+ODD = 0xD6E8FEB86659FD93
+POSITIONS = 1 << 32
+TCP = "tcp"
+
+
+def mix(value):
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
+    return value ^ value >> 31
+
+
+def fold_product(left, right):
+    product = left * right
+    return product & MASK ^ product >> 64
+
+
+def word(content):
+    return int.from_bytes(content, "little")
+
+
+def keystream(base, position, count):
+    """Bytes [position, position + count)."""
+    first, last = position // 8, (position + count + 7) // 8
+    values = ((base + block * STEP) & MASK for block in range(first, last))
+    stream = b"".join(fold_product(value, value ^ ODD).to_bytes(8, "little") for value in values)
+    return stream[position % 8 : position % 8 + count]
+
+
+def xor(content, stream):
+    return (word(content) ^ word(stream[: len(content)])).to_bytes(len(content), "little")
+
+
+def digest(content, key):
+    lanes = [(key + lane * STEP) & MASK for lane in range(4)]
+    for at in range(0, len(content), 8):
+        lane = at // 8 % 4
+        lanes[lane] = fold_product(lanes[lane] ^ word(content[at : at + 8]), ODD) + STEP & MASK
+    result = key ^ len(content)
+    for lane in lanes:
+        result = mix(result ^ lane)
+    return result.to_bytes(8, "little")
+
+
+def expand(key, purpose):
+    state = mix(purpose * STEP + len(key) & MASK)
+    for at in range(0, len(key), 8):
+        state = mix(state ^ word(key[at : at + 8])) + STEP & MASK
+    return mix(state)
+
+
+class Module:
+    def __init__(self, parameters, count):
+        self.digest_key, self.datagram_key, self.stream_key = (
+            expand(parameters["key"], purpose) for purpose in (1, 2, 3)
+        )
+        self.by_sequence = parameters["nonce"] == "sequence"
+        self.count = count
+
+    def egress(self, packet):
+        self.change(packet, self.scrambled, "scrambled")
+
+    def ingress(self, packet):
+        self.change(packet, self.unscrambled, "unscrambled")
+
+    def change(self, packet, by_content, counter):
+        payload = packet.payload
+        if not payload:
+            return
+        if packet.protocol == TCP:
+            packet.payload = self.at_position(payload, packet.tcp_sequence)
+        elif self.by_sequence:
+            base = mix((self.datagram_key + packet.sequence * STEP) & MASK)
+            packet.payload = xor(payload, keystream(base, 0, len(payload)))
+        else:
+            packet.payload = by_content(payload)
+        self.count(counter)
+
+    def at_position(self, payload, position):
+        before_wrap = min(len(payload), POSITIONS - position)
+        stream = keystream(self.stream_key, position, before_wrap)
+        return xor(payload, stream + keystream(self.stream_key, 0, len(payload) - before_wrap))
+
+    def split(self, payload):
+        at = min(8, len(payload) // 2)
+        return payload[:at], payload[at:]
+
+    def stream_for(self, short, rest):
+        base = mix((self.datagram_key + (len(short) + len(rest)) * STEP & MASK) ^ word(short))
+        return keystream(base, 0, len(rest))
+
+    def scrambled(self, payload):
+        short, rest = self.split(payload)
+        short = xor(short, digest(rest, self.digest_key))
+        return short + xor(rest, self.stream_for(short, rest))
+
+    def unscrambled(self, payload):
+        short, rest = self.split(payload)
+        rest = xor(rest, self.stream_for(short, rest))
+        return xor(short, digest(rest, self.digest_key)) + rest
