@@ -12,7 +12,7 @@ PortRange = tuple[int, int]  # first, last; inclusive
 
 @dataclass(frozen=True)
 class Selector:
-    """A socket context to match. An empty tuple matches any; several values mean any of; fields together mean all of."""
+    """A socket context to match. Empty matches any; several values: any of them; fields together: all."""
 
     protocol: tuple[str, ...] = ()  # "udp", "tcp"
     local: tuple[Network, ...] = ()
@@ -31,7 +31,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class QueueGroup:
-    """Queues first .. first + workers - 1, one a worker, that share a copy range, the GSO flag and on_failure.
+    """Queues first .. first + workers - 1, one a worker; they share copy range, GSO flag and on_failure.
 
     bypass: packets pass uncustomized while nobody listens (an "open" policy); else they are dropped.
     """
@@ -54,7 +54,7 @@ class Diversion:
 
 @dataclass(frozen=True)
 class MarkLayout:
-    """How our number stands in a packet or conntrack mark: its bits are spread over class_mask, lowest first."""
+    """How our number stands in a packet or conntrack mark: bits spread over class_mask, lowest first."""
 
     class_mask: int
     exempt_bit: int
@@ -76,7 +76,7 @@ class MarkLayout:
 
 @dataclass(frozen=True)
 class RulePlan:
-    """All that one daemon wants from netfilter. owner names its chains or table apart from another daemon's."""
+    """All one daemon wants from netfilter. owner tells its chains or table from another daemon's."""
 
     owner: str
     marks: MarkLayout

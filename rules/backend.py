@@ -1,0 +1,76 @@
+"""Which program puts the rules in, and the three things asked of it."""
+
+import os
+import shutil
+from types import ModuleType
+
+from layer45.rules import iptables, iptables_live, nft
+from layer45.rules.command import run
+from layer45.rules.diversion import RulePlan
+from layer45.rules.errors import RulesError
+
+BACKENDS: dict[str, ModuleType] = {"iptables": iptables_live, "nft": nft}
+NAMES = ("auto", *BACKENDS)
+_PROBE = "table inet layer45_probe {\n\tchain probe {\n\t\tqueue flags bypass to 0\n\t}\n}\n"
+
+
+def choose(backend: str = "auto") -> str:
+    """The backend to use: "nft" where the kernel has nft's own queue, else "iptables". Raises RulesError."""
+    if backend in BACKENDS:
+        return backend
+    if backend != "auto":
+        raise RulesError(f"backend: {backend!r} is unknown; expected one of {', '.join(NAMES)}")
+    if nft_queue_problem() is None:
+        return "nft"
+    if shutil.which("iptables-restore") or os.geteuid() != 0:
+        return "iptables"
+    raise RulesError(f"no rule backend: no iptables-restore in PATH, and {nft_queue_problem()}")
+
+
+def nft_queue_problem() -> str | None:
+    """Why native nft cannot queue here, or None if it can. Changes nothing; needs root to be sure."""
+    if os.geteuid() != 0:
+        return "nft can be probed by root only"
+    try:
+        run(["nft", "--check", "-f", "-"], _PROBE)
+    except RulesError as error:
+        return str(error)
+    return None
+
+
+def install(plan: RulePlan, backend: str = "auto") -> str:
+    """Make the rules of plan.owner in this network namespace equal to the plan; the backend used.
+
+    Installing again replaces atomically. Raises RulesError, and then nothing has changed.
+    """
+    chosen = choose(backend)
+    BACKENDS[chosen].install(plan)
+    for name, other in BACKENDS.items():  # left by a run with the other backend
+        if name != chosen and _usable(name):
+            other.remove(plan.owner)
+    return chosen
+
+
+def remove(owner: str) -> None:
+    """Take out whatever rules of the owner are in this network namespace; none is no error."""
+    for name, module in BACKENDS.items():
+        if _usable(name):
+            module.remove(owner)
+
+
+def installed(owner: str) -> bool:
+    """Whether rules of the owner are in this network namespace."""
+    return any(module.installed(owner) for name, module in BACKENDS.items() if _usable(name))
+
+
+def render(plan: RulePlan, backend: str = "auto") -> str:
+    """The rules as text, for people to read; needs no root."""
+    if choose(backend) == "nft":
+        return nft.render_text(plan)
+    texts = (f"# {tool}-restore --noflush\n{iptables.render_text(plan, family)}"
+             for family, tool in iptables_live.TOOLS.items())  # fmt: skip
+    return "\n".join(texts)
+
+
+def _usable(name: str) -> bool:
+    return bool(shutil.which("nft" if name == "nft" else "iptables-restore"))

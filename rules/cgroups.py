@@ -1,0 +1,48 @@
+"""Where the cgroup v2 tree is, and which of a plan's cgroups are in it."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from layer45.rules.diversion import RulePlan
+from layer45.rules.errors import RulesError
+
+USUAL_MOUNT = Path("/sys/fs/cgroup")
+
+
+def mount_point(mounts: Path = Path("/proc/self/mounts")) -> Path:
+    """Root of the cgroup v2 tree. Raises RulesError where none is mounted."""
+    for line in mounts.read_text().splitlines():
+        fields = line.split()
+        if fields[2] == "cgroup2":
+            return Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[1]))
+    raise RulesError(f"no cgroup v2 tree in {mounts}; expected one, usually at {USUAL_MOUNT}")
+
+
+def level(path: str) -> int:
+    """Depth below the root, which is 0."""
+    return len(PurePosixPath(path).parts)
+
+
+def within(path: str, ancestor: str) -> bool:
+    """Whether path is ancestor or lies below it."""
+    return PurePosixPath(path).is_relative_to(PurePosixPath(ancestor))
+
+
+def require(plan: RulePlan) -> None:
+    """Raise RulesError naming the first policy whose cgroup does not exist (the kernel only says EINVAL)."""
+    for diversion in plan.diversions:
+        for selector in (diversion.select, diversion.unless):
+            for path in selector.cgroup if selector else ():
+                if not (mount_point() / path).is_dir():
+                    raise RulesError(
+                        f"policy {diversion.policy}: cgroup {path!r} does not exist; "
+                        f"expected the directory {mount_point() / path}"
+                    )
+
+
+def identity(path: str) -> int:
+    """The kernel's number of a cgroup. Raises RulesError where it does not exist."""
+    try:
+        return (mount_point() / path).stat().st_ino
+    except OSError as error:
+        raise RulesError(f"cgroup {path!r}: {error.strerror}") from None

@@ -1,0 +1,99 @@
+"""Selectors as iptables matches.
+
+A key with several values is an OR, the keys of a selector are an AND, and iptables knows neither beyond
+"all matches of one rule". So a selector becomes stages: each is a list of alternative match texts, and all
+stages must hold. Keys with one value go into the first stage's rules; each key with more has its own stage.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from layer45.rules.diversion import Network, PortRange, Selector
+
+MULTIPORT_SLOTS = 15  # a range takes two
+
+Alternatives = list[str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rule stands, which decides how a key is looked at.
+
+    tag_match: the match for sockets for which a selector's owner keys hold, on ingress.
+    """
+
+    family: int  # 4 or 6
+    egress: bool
+    protocol: str  # udp or tcp
+    tag_match: Callable[[Selector], Alternatives]
+
+
+def stages(selector: Selector, place: Place) -> list[Alternatives] | None:
+    """What must hold, stage by stage; None when nothing at this place can match."""
+    if selector.protocol and place.protocol not in selector.protocol:
+        return None
+    keys = [*_addresses(selector, place), *_ports(selector, place), *_owner(selector, place)]
+    if not all(keys):
+        return None
+    single = " ".join(key[0] for key in keys if len(key) == 1)
+    several = [key for key in keys if len(key) > 1] or [[""]]
+    return [[_join(single, value) for value in several[0]], *several[1:]]
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _addresses(selector: Selector, place: Place) -> list[Alternatives]:
+    local, remote = ("-s", "-d") if place.egress else ("-d", "-s")
+    return [
+        [f"{option} {network}" for network in _of_family(networks, place.family)]
+        for option, networks in ((local, selector.local), (remote, selector.remote))
+        if networks
+    ]
+
+
+def _of_family(networks: Iterable[Network], family: int) -> list[Network]:
+    return [n for n in dict.fromkeys(networks) if isinstance(n, IPv4Network) == (family == 4)]
+
+
+def _ports(selector: Selector, place: Place) -> list[Alternatives]:
+    local, remote = ("--sports", "--dports") if place.egress else ("--dports", "--sports")
+    return [
+        [f"-p {place.protocol} -m multiport {option} {ports}" for ports in _multiports(ranges)]
+        for option, ranges in ((local, selector.local_port), (remote, selector.remote_port))
+        if ranges
+    ]
+
+
+def _multiports(ranges: Iterable[PortRange]) -> list[str]:
+    lists: list[list[str]] = [[]]
+    free = MULTIPORT_SLOTS
+    for first, last in dict.fromkeys(ranges):
+        slots = 1 if first == last else 2
+        if slots > free:
+            lists.append([])
+            free = MULTIPORT_SLOTS
+        lists[-1].append(str(first) if first == last else f"{first}:{last}")
+        free -= slots
+    return [",".join(words) for words in lists]
+
+
+def _owner(selector: Selector, place: Place) -> list[Alternatives]:
+    if not selector.owned:
+        return []
+    if not place.egress:
+        return [place.tag_match(selector)]
+    keys = [
+        [f"-m owner --uid-owner {uid}" for uid in selector.user],
+        [f"-m owner --gid-owner {gid}" for gid in selector.group],
+        [f"-m cgroup --path {quoted(path)}" for path in selector.cgroup],
+    ]
+    return [key for key in keys if key]
+
+
+def quoted(text: str) -> str:
+    """One word, for iptables-restore."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,180 @@
+"""A plan as one nft table of our own; see iptables.py for the packet's way, which is the same.
+
+Native nft needs less: several values are a set, `socket mark` reads the receiving socket's tag without
+touching the packet's mark, `symhash` spreads flows. The table has hooks of its own, right behind mangle.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from layer45.rules import cgroups
+from layer45.rules.command import run
+from layer45.rules.diversion import Diversion, PortRange, QueueGroup, RulePlan, Selector
+from layer45.rules.names import comment, table_name
+from layer45.rules.owners import OwnerTags, owner_tags
+
+PRIORITY = "mangle + 1"
+CGROUP_BASE = Path("/sys/fs/cgroup")  # nft resolves cgroup paths from here
+
+
+def install(plan: RulePlan) -> None:
+    """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
+    cgroups.require(plan)
+    table = f"table inet {table_name(plan.owner)}"
+    run(["nft", "-f", "-"], f"{table}\ndelete {table}\n{render_text(plan)}")
+
+
+def remove(owner: str) -> None:
+    """Take the owner's table out; nothing to do is no error."""
+    if installed(owner):
+        run(["nft", "delete", "table", "inet", table_name(owner)])
+
+
+def installed(owner: str) -> bool:
+    """Whether the owner's table is in this namespace."""
+    entries = json.loads(run(["nft", "--json", "list", "tables"]))["nftables"]
+    return any(e.get("table", {}).get("name") == table_name(owner) for e in entries)
+
+
+def render_text(plan: RulePlan) -> str:
+    """The table, as `nft -f` takes it."""
+    tags = owner_tags(plan)
+    chains: dict[str, list[str]] = {}
+    for diversion in plan.diversions:
+        chains[f"hit_{diversion.class_id}"] = list(_hit(plan, diversion))
+    chains["known"] = list(_known(plan))
+    for number, diversion in enumerate(plan.diversions):
+        for side, egress in (("out", True), ("in", False)):
+            chains[f"{side}_{number}"] = list(_policy(plan, tags, diversion, egress))
+    chains["out"] = list(_egress(plan))
+    chains["in"] = list(_ingress(plan))
+    body = "".join(_chain(name, rules) for name, rules in chains.items())
+    return f"table inet {table_name(plan.owner)} {{\n{body}}}\n"
+
+
+def _chain(name: str, rules: Iterable[str]) -> str:
+    return "".join([f"\tchain {name} {{\n", *(f"\t\t{rule}\n" for rule in rules), "\t}\n"])
+
+
+def _clear(kind: str, mask: int) -> str:
+    """Zero our bits in a mark where any is set."""
+    return f"{kind} mark & {mask:#x} != 0 {kind} mark set {kind} mark & {~mask & 0xFFFFFFFF:#x}"
+
+
+def _egress(plan: RulePlan) -> Iterator[str]:
+    marks = plan.marks
+    yield f"type filter hook output priority {PRIORITY}; policy accept;"
+    yield f"meta mark & {marks.exempt_bit:#x} != 0 return"
+    yield _clear("meta", marks.class_mask)
+    yield "meta l4proto != { tcp, udp } return"
+    yield "tcp flags & syn == 0 goto known"
+    yield from _policies(plan, "out", "meta skuid >= 0 ")  # only packets with a socket have one
+    yield "meta skuid >= 0 " + _clear("ct", marks.class_mask)
+    yield "meta skuid >= 0 return"
+    yield "goto known"
+
+
+def _ingress(plan: RulePlan) -> Iterator[str]:
+    marks = plan.marks
+    yield f"type filter hook input priority {PRIORITY}; policy accept;"
+    yield _clear("meta", marks.class_mask | marks.exempt_bit)
+    yield "meta l4proto != { tcp, udp } return"
+    yield "tcp flags & syn == 0 goto known"
+    yield f"ct mark & {marks.class_mask:#x} != 0 jump known"
+    yield from _policies(plan, "in", "")
+
+
+def _policies(plan: RulePlan, side: str, condition: str) -> Iterator[str]:
+    for number, diversion in enumerate(plan.diversions):
+        yield f'{condition}jump {side}_{number} comment "{comment(diversion.policy)}"'
+
+
+def _known(plan: RulePlan) -> Iterator[str]:
+    for diversion in plan.diversions:
+        value = plan.marks.spread(diversion.class_id)
+        protocol = _protocol(diversion.select)
+        yield f"{protocol}ct mark & {plan.marks.class_mask:#x} == {value:#x} goto hit_{diversion.class_id}"
+    yield _clear("ct", plan.marks.class_mask)
+
+
+def _hit(plan: RulePlan, diversion: Diversion) -> Iterator[str]:
+    others, value = ~plan.marks.class_mask & 0xFFFFFFFF, plan.marks.spread(diversion.class_id)
+    for kind in ("meta", "ct"):
+        yield f"{kind} mark set {kind} mark & {others:#x} | {value:#x}"
+    yield queue_statement(diversion.queues)
+
+
+def queue_statement(queues: QueueGroup) -> str:
+    """To the worker that has the flow: symhash is the same for both directions."""
+    flags = "flags bypass " if queues.bypass else ""
+    if queues.workers == 1:
+        return f"queue {flags}to {queues.first}"
+    return f"queue {flags}to symhash mod {queues.workers} offset {queues.first}"
+
+
+def _policy(plan: RulePlan, tags: OwnerTags, diversion: Diversion, egress: bool) -> Iterator[str]:
+    selection = list(_matches(plan, tags, diversion.select, egress))
+    if selection and diversion.unless is not None:
+        for match in _matches(plan, tags, diversion.unless, egress):
+            yield f"{match}return"
+    for match in selection:
+        yield f"{match}goto hit_{diversion.class_id}"
+
+
+def _matches(plan: RulePlan, tags: OwnerTags, selector: Selector, egress: bool) -> Iterator[str]:
+    """Each is a rule's matches with a space behind, or nothing for "always"; any of them is enough."""
+    fixed = _protocol(selector) + _ports(selector, egress)
+    for addresses in _addresses(selector, egress):
+        for owner in _owner(plan, tags, selector, egress):
+            yield f"{addresses}{fixed}{owner}"
+
+
+def _protocol(selector: Selector) -> str:
+    return f"meta l4proto {selector.protocol[0]} " if len(set(selector.protocol)) == 1 else ""
+
+
+def _addresses(selector: Selector, egress: bool) -> Iterator[str]:
+    local, remote = ("saddr", "daddr") if egress else ("daddr", "saddr")
+    if not selector.local and not selector.remote:
+        yield ""
+        return
+    for family, version in (("ip", True), ("ip6", False)):
+        keys = [(local, selector.local), (remote, selector.remote)]
+        mine = [(f, [n for n in nets if isinstance(n, IPv4Network) == version]) for f, nets in keys if nets]
+        if all(networks for _, networks in mine):
+            yield "".join(f"{family} {field} {_set(map(str, nets))} " for field, nets in mine)
+
+
+def _ports(selector: Selector, egress: bool) -> str:
+    local, remote = ("sport", "dport") if egress else ("dport", "sport")
+    keys = ((local, selector.local_port), (remote, selector.remote_port))
+    return "".join(f"th {field} {_set(map(_range, ranges))} " for field, ranges in keys if ranges)
+
+
+def _range(ports: PortRange) -> str:
+    return str(ports[0]) if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
+
+
+def _owner(plan: RulePlan, tags: OwnerTags, selector: Selector, egress: bool) -> Iterator[str]:
+    if not selector.owned:
+        yield ""
+    elif egress:
+        keys = (("skuid", selector.user), ("skgid", selector.group))
+        ids = "".join(f"meta {field} {_set(map(str, values))} " for field, values in keys if values)
+        for cgroup in [_cgroup(path) for path in selector.cgroup] or [""]:
+            yield ids + cgroup
+    elif numbers := tags.having(selector):
+        values = _set(f"{plan.marks.spread(number):#x}" for number in numbers)
+        yield f"socket mark & {plan.marks.class_mask:#x} {values} "
+
+
+def _cgroup(path: str) -> str:
+    below = str((cgroups.mount_point() / path).relative_to(CGROUP_BASE))
+    return f'socket cgroupv2 level {cgroups.level(path)} "{below}" '
+
+
+def _set(values: Iterable[str]) -> str:
+    words: Sequence[str] = list(dict.fromkeys(values))
+    return words[0] if len(words) == 1 else f"{{ {', '.join(words)} }}"

@@ -1,0 +1,96 @@
+"""Tags sockets as they are made, so that a server's first packet finds its policy.
+
+A BPF program at `cgroup/sock_create`, on the root of the cgroup v2 tree, runs inside the application's own
+socket() call. In the daemon's network namespace it works out which owner keys hold (owners.py) and puts
+the number of that set into our field of the socket's mark; other bits stay. It is attached by a BPF link
+that only this process holds: when the process ends, however it ends, the program is gone.
+
+The program is assembled from the plan (tagger_program.py); nothing is compiled and no library is needed.
+User and group are the real ones of the caller; the rules for egress ask for those the socket
+carries, and correct what a set-uid program got wrong with its first reply.
+"""
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+
+from layer45.rules import cgroups
+from layer45.rules.diversion import RulePlan
+from layer45.rules.errors import RulesError
+from layer45.rules.owners import owner_tags
+from layer45.rules.tagger_program import program
+
+SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
+PROG_LOAD, LINK_CREATE, LINK_UPDATE = 5, 28, 29
+PROG_TYPE_CGROUP_SOCK, ATTACH_SOCK_CREATE = 9, 2
+SO_NETNS_COOKIE = 71
+
+
+class Tagger:
+    """Owns the attached program of one daemon. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._link = -1
+
+    def apply(self, plan: RulePlan) -> None:
+        """Tag new sockets of this network namespace as the plan's rules expect; replaces in one step.
+
+        A plan without owner keys needs no program. Raises RulesError with the reason where BPF cannot do it:
+        the rules then still work, but a server's first packets are not matched by owner.
+        """
+        tags = owner_tags(plan)
+        if tags.problem:
+            raise RulesError(f"sockets are not tagged: {tags.problem}")
+        if not tags.sets:
+            self.close()
+            return
+        loaded = _load(program(tags, plan.marks, _netns_cookie()))
+        try:
+            self._attach(loaded)
+        finally:
+            os.close(loaded)
+
+    def _attach(self, loaded: int) -> None:
+        if self._link >= 0:
+            _bpf(LINK_UPDATE, struct.pack("=IIII", self._link, loaded, 0, 0), "replace")
+            return
+        root = os.open(self._root or cgroups.mount_point(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._link = _bpf(
+                LINK_CREATE, struct.pack("=IIII", loaded, root, ATTACH_SOCK_CREATE, 0), "attach"
+            )
+        finally:
+            os.close(root)
+
+    def close(self) -> None:
+        """Detach; sockets keep the tags they have."""
+        if self._link >= 0:
+            os.close(self._link)
+            self._link = -1
+
+
+def _netns_cookie() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
+
+
+def _load(code: bytes) -> int:
+    text, terms = (ctypes.create_string_buffer(v) for v in (code, b"GPL"))
+    head = struct.pack("=IIQQ", PROG_TYPE_CGROUP_SOCK, len(code) // 8, *map(ctypes.addressof, (text, terms)))
+    quiet = struct.pack("=IIQII16sII", 0, 0, 0, 0, 0, b"layer45_tagger", 0, ATTACH_SOCK_CREATE)
+    return _bpf(PROG_LOAD, head + quiet, "load")
+
+
+def _bpf(command: int, attributes: bytes, what: str) -> int:
+    """The system call; the descriptor or 0. Raises RulesError."""
+    number = SYSCALL.get(platform.machine())
+    if number is None:
+        raise RulesError(f"sockets are not tagged: no bpf() call known for {platform.machine()}")
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result = ctypes.CDLL(None, use_errno=True).syscall(number, command, buffer, len(attributes))
+    if result < 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise RulesError(f"sockets are not tagged: cannot {what} the BPF program: {reason}")
+    return int(result)

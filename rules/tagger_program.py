@@ -1,0 +1,116 @@
+"""The tagger's BPF bytecode: which owner keys hold for the caller of socket(), as a tag in the socket's mark.
+
+Straight-line code, in the plan's order; every jump goes ahead:
+
+    not an IPv4 or IPv6 datagram or stream socket, or of another network namespace: end
+    for each owner key: compare user, group, cgroup; set its bit if all hold
+    compare the bits with each set that has a number; put that number into our field of the mark, else none
+"""
+
+import socket
+import struct
+
+from layer45.rules import cgroups
+from layer45.rules.diversion import MarkLayout
+from layer45.rules.owners import OwnerKeys, OwnerTags
+
+GET_UID_GID, GET_NETNS_COOKIE, GET_ANCESTOR_CGROUP = 15, 122, 123  # helper functions
+FAMILY, TYPE, MARK = 4, 8, 16  # offsets in struct bpf_sock
+
+# Opcodes. Registers: r6 the socket, r7 gid << 32 | uid, r8 one bit for each owner key that holds.
+LOAD32, STORE32, LOAD_CONST, CALL, EXIT, JUMP = 0x61, 0x63, 0x18, 0x85, 0x95, 0x05
+MOVE, MOVE32, MOVE_CONST, RIGHT, OR, AND32_CONST, OR32_CONST = 0xBF, 0xBC, 0xB7, 0x77, 0x4F, 0x54, 0x44
+EQUAL, NOT_EQUAL, EQUAL32_CONST, NOT_EQUAL32_CONST = 0x1D, 0x5D, 0x16, 0x56
+
+
+class Assembler:
+    """Instructions with jumps to labels ahead."""
+
+    def __init__(self) -> None:
+        self.slots: list[tuple[int, int, int, str, int]] = []  # code, to, from, label, constant
+        self.labels: dict[str, int] = {}
+
+    def emit(self, code: int, to: int = 0, source: int = 0, constant: int = 0, label: str = "") -> None:
+        self.slots.append((code, to, source, label, constant))
+
+    def constant(self, register: int, value: int) -> None:
+        """Load 64 bits: two slots."""
+        self.emit(LOAD_CONST, register, constant=value & 0xFFFFFFFF)
+        self.emit(0, constant=value >> 32)
+
+    def label(self, name: str) -> None:
+        self.labels[name] = len(self.slots)
+
+    def code(self) -> bytes:
+        """The program as the kernel takes it; a label stands for a jump distance, else it is an offset."""
+        words = []
+        for place, (code, to, source, label, constant) in enumerate(self.slots):
+            offset = self.labels[label] - place - 1 if label in self.labels else int(label or 0)
+            words.append(struct.pack("<BBhI", code, source << 4 | to, offset, constant & 0xFFFFFFFF))
+        return b"".join(words)
+
+
+def program(tags: OwnerTags, marks: MarkLayout, netns_cookie: int) -> bytes:
+    """The bytecode that tags the sockets of one network namespace."""
+    a = Assembler()
+    a.emit(MOVE, 6, 1)
+    a.emit(LOAD32, 1, 6, label=str(FAMILY))
+    for family, then in ((socket.AF_INET, "internet"), (socket.AF_INET6, "internet")):
+        a.emit(EQUAL32_CONST, 1, constant=family, label=then)
+    a.emit(JUMP, label="end")
+    a.label("internet")
+    a.emit(LOAD32, 1, 6, label=str(TYPE))
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        a.emit(EQUAL32_CONST, 1, constant=kind, label="wanted")
+    a.emit(JUMP, label="end")
+    a.label("wanted")
+    a.emit(MOVE, 1, 6)
+    a.emit(CALL, constant=GET_NETNS_COOKIE)
+    a.constant(1, netns_cookie)
+    a.emit(NOT_EQUAL, 0, 1, label="end")
+    a.emit(CALL, constant=GET_UID_GID)
+    a.emit(MOVE, 7, 0)
+    a.emit(MOVE_CONST, 8)
+    for place, keys in enumerate(tags.keys):
+        _evaluate(a, place, keys)
+    _set_mark(a, tags, marks)
+    a.label("end")
+    a.emit(MOVE_CONST, 0, constant=1)
+    a.emit(EXIT)
+    return a.code()
+
+
+def _evaluate(a: Assembler, place: int, keys: OwnerKeys) -> None:
+    """Set bit `place` of r8 if all keys hold."""
+    for name, ids, shift in (("user", keys.user, 0), ("group", keys.group, 32)):
+        if ids:
+            a.emit(MOVE, 1, 7)
+            a.emit(RIGHT, 1, constant=shift)
+            for number in ids:
+                a.emit(EQUAL32_CONST, 1, constant=number, label=f"{name}{place}")
+            a.emit(JUMP, label=f"next{place}")
+            a.label(f"{name}{place}")
+    for path in keys.cgroup:
+        a.emit(MOVE_CONST, 1, constant=cgroups.level(path))
+        a.emit(CALL, constant=GET_ANCESTOR_CGROUP)
+        a.constant(1, cgroups.identity(path))
+        a.emit(EQUAL, 0, 1, label=f"cgroup{place}")
+    if keys.cgroup:
+        a.emit(JUMP, label=f"next{place}")
+        a.label(f"cgroup{place}")
+    a.constant(1, 1 << place)
+    a.emit(OR, 8, 1)
+    a.label(f"next{place}")
+
+
+def _set_mark(a: Assembler, tags: OwnerTags, marks: MarkLayout) -> None:
+    a.emit(LOAD32, 2, 6, label=str(MARK))
+    a.emit(AND32_CONST, 2, constant=~marks.class_mask)
+    for number, places in tags.sets.items():
+        a.constant(1, sum(1 << place for place in places))
+        a.emit(NOT_EQUAL, 8, 1, label=f"other{number}")
+        a.emit(OR32_CONST, 2, constant=marks.spread(number))
+        a.emit(JUMP, label="store")
+        a.label(f"other{number}")
+    a.label("store")
+    a.emit(STORE32, 6, 2, label=str(MARK))
