@@ -294,8 +294,8 @@ cdef void replay_settle(l45_replay *replay) noexcept nogil:
 cdef class Replay:
     """Drives a worker, whose class table is published, with the records of a reader.
 
-    ValueError: the link type is not supported. The worker is the replay's alone until it is closed; close() ends
-    all flows of the worker, and loses what is still held unless settle() came first.
+    ValueError: the link type is not supported. The worker is the replay's alone until it is closed; close()
+    ends all flows of the worker, and loses what is still held unless settle() came first.
     """
     cdef l45_replay replay
     cdef readonly Reader reader
