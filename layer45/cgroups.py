@@ -1,7 +1,8 @@
 """The cgroups that `exec` puts programs in: <cgroup v2 mount>/<cgroup_root>/<policy>.
 
-A daemon holds a shared flock on every cgroup directory it uses. Who ends removes those that are empty and that nobody
-else holds, so daemons which share a cgroup root leave each other's alone, and a killed daemon's are not left for ever.
+A daemon holds a shared flock on every cgroup directory it uses. Who ends removes those that are empty and
+that nobody else holds, so daemons which share a cgroup root leave each other's alone, and a killed daemon's
+are not left for ever.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ class Cgroups:
         self._held: dict[str, int] = {}  # path below the mount → descriptor with our shared lock
 
     def prepare(self, policy: str) -> str:
-        """Makes a policy's cgroup if it is missing, and holds it. Its path below the mount. Raises Layer45Error."""
+        """Makes and holds a policy's cgroup; its path below the mount. Raises Layer45Error."""
         path = path_of(self.root, policy)
         for part in (self.root, path):
             self._hold(part)

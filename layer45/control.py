@@ -1,7 +1,8 @@
-"""The control socket, the daemon's side: who may speak, how long, how much, and in which order things are done.
+"""The control socket, the daemon's side: who may speak, how long, how much, and in which order things are
+done.
 
-One task a client, all in the daemon's event loop; the work itself runs in one thread beside it, a request at a time, so
-neither a slow client nor a slow reload keeps the loop from its signals and its watchdog.
+One task a client, all in the daemon's event loop; the work itself runs in one thread beside it, a request at
+a time, so neither a slow client nor a slow reload keeps the loop from its signals and its watchdog.
 """
 
 import asyncio
@@ -35,8 +36,8 @@ def problems_of(error: Layer45Error) -> list[str]:
 def bind_socket(path: Path) -> socket.socket:
     """A listening socket at path, 0660 root:layer45 (root:root where that group is missing).
 
-    The caller holds the daemon's lock, so a socket that is there already belongs to a dead daemon and is replaced.
-    Raises Layer45Error.
+    The caller holds the daemon's lock, so a socket that is there already belongs to a dead daemon and is
+    replaced. Raises Layer45Error.
     """
     try:
         if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
@@ -64,7 +65,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 class ControlServer:
-    """Serves requests until closed. answer runs in the executor and returns the result or raises Layer45Error."""
+    """Serves requests until closed. answer runs in the executor; it may raise Layer45Error."""
 
     def __init__(self, path: Path, answer: Answer, executor: Executor, log: Any) -> None:
         self.path = path
@@ -113,7 +114,7 @@ class ControlServer:
         peer = peer_of(writer.get_extra_info("socket"))
         if not peer.permitted:
             self._log.warning("control client refused", pid=peer.pid, uid=peer.uid)
-            return f"{self.path}: uid {peer.uid} may not command the daemon: be root, or in group {CONTROL_GROUP}"
+            return f"{self.path}: uid {peer.uid} may not command it: be root, or in group {CONTROL_GROUP}"
         if len(self._clients) > MOST_CLIENTS:
             return f"{self.path}: busy with {MOST_CLIENTS} other clients; try again"
         return ""

@@ -32,7 +32,9 @@ def ask(path: Path, request: Request, configuration: Path, time_out_s: float = T
     except TimeoutError:
         raise Layer45Error(f"{path}: the daemon did not answer in {time_out_s:g} s") from None
     except msgspec.DecodeError:
-        raise Layer45Error(f"{path}: the daemon's answer is not one of ours; is another program there?") from None
+        raise Layer45Error(
+            f"{path}: the daemon's answer is not one of ours; is another program there?"
+        ) from None
     except OSError as error:
         raise Layer45Error(f"{path}: {error.strerror or error}") from None
     if not reply.ok:

@@ -1,7 +1,7 @@
 """What a client may ask of the daemon over the control socket, and what it hears: one JSON document a line.
 
-    {"command": "flows", "limit": 10}\\n   →   {"ok": true, "result": [...]}\\n
-                                          or  {"ok": false, "problems": ["one line", ...]}\\n
+{"command": "flows", "limit": 10}\\n   →   {"ok": true, "result": [...]}\\n
+                                      or  {"ok": false, "problems": ["one line", ...]}\\n
 """
 
 from typing import Annotated, Any

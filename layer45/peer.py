@@ -1,4 +1,4 @@
-"""Who is at the other end of a unix socket, as the kernel knows it, and whether they may command the daemon."""
+"""Who is at the other end of a unix socket, as the kernel knows it, and what they may do."""
 
 import array
 import errno

@@ -1,0 +1,7 @@
+"""python -m layer45"""
+
+import sys
+
+from layer45.cli import main
+
+sys.exit(main())

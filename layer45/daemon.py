@@ -1,0 +1,273 @@
+"""The daemon's life: what is started in which order, how a reload switches, and what is undone at the end.
+
+    start:   plan → lock → cgroups → engine (queues bound, chains published) → rules → tagger
+    reload:  plan → cgroups → engine.apply → rules → engine.retire
+    stop:    the start, backwards: tagger, rules, engine (drained, then closed), cgroups, lock
+
+Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
+All methods run in one thread at a time; service.py sees to it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from layer45.cgroups import Cgroups
+from layer45.config import Settings
+from layer45.errors import Layer45Error
+from layer45.loader import Plan
+from layer45.lock import DaemonLock
+from layer45.namespace import network_namespace
+from layer45.policy import Policy
+from layer45.rules.diversion import RulePlan
+from layer45.suggest import did_you_mean
+
+BOUND_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+
+
+class Engine(Protocol):
+    """What the daemon needs of layer45.engine.Engine."""
+
+    def apply(self, plan: Plan) -> None: ...
+    def retire(self) -> None: ...
+    def stop(self) -> None: ...
+    def status(self) -> dict[str, Any]: ...
+    def stats(self) -> dict[str, Any]: ...
+    def flows(self, limit: int = 1000) -> list[dict[str, Any]]: ...
+
+
+class Rules(Protocol):
+    """What the daemon needs of a rule backend; see rule_switch.py."""
+
+    name: str
+
+    def present(self, owner: str) -> bool: ...
+    def install(self, plan: RulePlan) -> None: ...
+    def remove(self, owner: str) -> None: ...
+    def tag(self, plan: RulePlan) -> str: ...
+    def untag(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a daemon is made of; tests put other things in their place."""
+
+    load: Callable[[Path, Plan | None], Plan]
+    engine: Callable[[Settings], Engine]
+    rules: Callable[[Settings], Rules]
+    cgroups: Callable[[str], Cgroups] = Cgroups
+
+
+class Daemon:
+    """One daemon, of one configuration directory, in one network namespace."""
+
+    def __init__(self, directory: Path, parts: Parts, log: Any) -> None:
+        self.directory = directory.absolute()
+        self.generation = 0
+        self._parts = parts
+        self._log = log
+        self._undo = ExitStack()
+        self._started = time.time()
+        self._untagged = ""  # why sockets are not tagged
+        self._last_reload: dict[str, Any] | None = None
+        self.plan: Plan
+        self._engine: Engine
+        self._rules: Rules
+        self._cgroups: Cgroups
+
+    # ---- life
+
+    def start(self) -> None:
+        """Everything, or nothing: on Layer45Error all that was done before is undone."""
+        check_privileges()
+        plan = self._parts.load(self.directory, None)
+        with ExitStack() as undo:
+            undo.enter_context(DaemonLock(Path(plan.settings.control_socket)))
+            self._cgroups = self._parts.cgroups(plan.settings.cgroup_root)
+            undo.callback(self._cgroups.close)
+            self._prepare_cgroups(plan)
+            self._rules = self._parts.rules(plan.settings)
+            self._take_over(plan)
+            self._engine = self._parts.engine(plan.settings)
+            undo.callback(self._engine.stop)
+            self._engine.apply(plan)
+            undo.callback(self._rules.remove, plan.rules.owner)
+            self._rules.install(plan.rules)
+            undo.callback(self._rules.untag)
+            self._tag(plan)
+            self._adopt(plan)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """Undoes the start. A step that fails does not keep the others from being done."""
+        self._undo.close()
+
+    def _take_over(self, plan: Plan) -> None:
+        """A killed predecessor's rules become ours in one step, before our queues open.
+
+        Until they do, the kernel does with a queue that nobody reads what on_failure says, so closed policies
+        stay closed; and the new queues never see packets that the old rules numbered. Removing the old rules
+        first would open a gap.
+        """
+        check_queues_free(plan)
+        if self._rules.present(plan.rules.owner):
+            self._log.warning("taking over the rules of a daemon that was killed", owner=plan.rules.owner)
+            self._rules.install(plan.rules)
+
+    def reload(self) -> dict[str, Any]:
+        """Reads the configuration again and switches to it. On Layer45Error everything is as it was."""
+        try:
+            plan = self._parts.load(self.directory, self.plan)
+            check_settings(self.directory, self.plan.settings, plan.settings)
+            self._switch(plan)
+            self._adopt(plan)
+        except Layer45Error as error:
+            self._last_reload = {"time": time.time(), "ok": False, "problems": str(error).splitlines()}
+            self._log.error("reload failed; nothing changed", problems=str(error).splitlines())
+            raise
+        self._last_reload = {"time": time.time(), "ok": True, "problems": []}
+        return {"generation": self.generation, "policies": len(plan.chains), "warnings": list(plan.warnings)}
+
+    def _switch(self, plan: Plan) -> None:
+        """New queues and chains first, then the rules that lead to them, then the old queues go."""
+        with ExitStack() as undo:
+            undo.callback(self._keep_cgroups, self.plan)
+            self._prepare_cgroups(plan)
+            undo.callback(self._back_to, self.plan)
+            self._engine.apply(plan)
+            self._rules.install(plan.rules)  # one transaction: all or nothing
+            undo.pop_all()
+        self._engine.retire()
+        self._keep_cgroups(plan)
+        self._tag(plan)
+
+    def _tag(self, plan: Plan) -> None:
+        """Without it only a server's first packets are missed, so that is no reason not to run."""
+        self._untagged = self._rules.tag(plan.rules)
+        if self._untagged:
+            self._log.warning("sockets are not tagged", reason=self._untagged)
+
+    def _back_to(self, plan: Plan) -> None:
+        self._engine.apply(plan)
+        self._engine.retire()
+
+    def _adopt(self, plan: Plan) -> None:
+        self.plan = plan
+        self.generation += 1
+        for warning in plan.warnings:
+            self._log.warning(warning)
+        names = [chain.policy.name for chain in plan.chains]
+        self._log.info("in effect", generation=self.generation, policies=names, rules=self._rules.name)
+
+    def _prepare_cgroups(self, plan: Plan) -> None:
+        for chain in plan.chains:
+            self._cgroups.prepare(chain.policy.name)
+
+    def _keep_cgroups(self, plan: Plan) -> None:
+        self._cgroups.keep_only({chain.policy.name for chain in plan.chains})
+
+    # ---- questions
+
+    def prepare_exec(self, name: str) -> dict[str, Any]:
+        """The cgroup of a policy's programs, made if somebody removed it. Raises Layer45Error."""
+        active = [chain.policy.name for chain in self.plan.chains]
+        if name not in self.plan.policies:
+            raise Layer45Error(
+                f'no policy "{name}"{did_you_mean(name, self.plan.policies) or _choices(active)}'
+            )
+        if name not in active:
+            raise Layer45Error(f'policy "{name}" is on standby; set its state = "active" and reload')
+        return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
+
+    def status(self) -> dict[str, Any]:
+        """What `layer45 status --json` prints."""
+        return {
+            "pid": os.getpid(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "uptime_s": round(time.time() - self._started, 1),
+            "generation": self.generation,
+            "config": str(self.directory),
+            "control_socket": self.plan.settings.control_socket,
+            "namespace": network_namespace(),
+            "policies": self._policy_states(),
+            "queues": self._engine.status().get("queues", []),
+            "rules": {"backend": self._rules.name, "owner": self.plan.rules.owner},
+            "tagger": {"on": not self._untagged, "reason": self._untagged},
+            "last_reload": self._last_reload,
+            "warnings": list(self.plan.warnings),
+        }
+
+    def _policy_states(self) -> list[dict[str, Any]]:
+        chains = {chain.policy.name: chain for chain in self.plan.chains}
+        seen = self._engine.stats().get("policies", {})
+        policies = self.plan.policies
+        names = (*chains, *(name for name in policies if name not in chains))
+        return [_policy_state(policies[name], chains.get(name), seen.get(name, {})) for name in names]
+
+    def stats(self) -> dict[str, Any]:
+        """Every counter; see Engine.stats."""
+        return self._engine.stats()
+
+    def flows(self, limit: int) -> list[dict[str, Any]]:
+        """Live flows."""
+        return self._engine.flows(limit)
+
+    def fault(self) -> str:
+        """What makes going on pointless: a queue whose thread has died. Empty while all is well."""
+        dead = [queue for queue in self._engine.status().get("queues", []) if not queue.get("alive", True)]
+        return f"the worker of queue {dead[0]['number']} has died" if dead else ""
+
+
+def _policy_state(policy: Policy, chain: Any, seen: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": policy.name,
+        "summary": policy.summary,
+        "state": policy.state,
+        "class": chain.class_id if chain else None,
+        "queues": [chain.queue.first, chain.queue.first + chain.queue.workers - 1] if chain else None,
+        "on_failure": policy.on_failure,
+        "chain": [instance.module.manifest.name for instance in chain.instances] if chain else [],
+        "packets": seen.get("packets", 0),
+        "bytes": seen.get("bytes", 0),
+    }
+
+
+def _choices(names: Iterable[str]) -> str:
+    return f"; there is {', '.join(names)}" if names else "; there is none"
+
+
+def check_privileges() -> None:
+    """Raises Layer45Error."""
+    if os.geteuid() != 0:
+        raise Layer45Error("run needs root, for it opens queues and changes rules; run: sudo layer45 run")
+
+
+def check_settings(directory: Path, before: Settings, after: Settings) -> None:
+    """What is one per daemon cannot change while it runs. Raises Layer45Error."""
+    changed = [f.name for f in fields(Settings) if getattr(before, f.name) != getattr(after, f.name)]
+    fixed = [name for name in changed if name not in ("module_dirs",)]
+    if fixed:
+        was = getattr(before, fixed[0])
+        raise Layer45Error(
+            f"{directory / 'layer45.toml'}: {fixed[0]}: it was {was!r} at the start; only a restart changes it"
+        )
+
+
+def check_queues_free(plan: Plan) -> None:
+    """Raises Layer45Error if a program reads one of our queues already."""
+    try:
+        bound = {int(line.split()[0]): line.split()[1] for line in BOUND_QUEUES.read_text().splitlines()}
+    except OSError:
+        return  # the kernel's module is not loaded yet, so nobody has a queue
+    for number in sorted(
+        {n for group in plan.queues for n in range(group.first, group.first + group.workers)}
+    ):
+        if number in bound:
+            raise Layer45Error(
+                f"queue {number} is in use by another program (netlink port {bound[number]}); "
+                "set another first_queue in layer45.toml"
+            )

@@ -1,0 +1,161 @@
+"""Doctor: what the kernel's netfilter, cgroups and BPF can do, found out by trying.
+
+Each try has a network namespace of its own, which ends with it: the host's rules are never touched.
+"""
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from layer45 import cgroups
+from layer45.doctor import Finding, found
+from layer45.doctor_host import search_path
+from layer45.errors import Layer45Error
+
+TRY_TIME_OUT_S = 15
+BPF_SYSCALL = {
+    "x86_64": 321,
+    "aarch64": 280,
+    "riscv64": 280,
+    "ppc64le": 361,
+    "s390x": 351,
+    "armv7l": 386,
+    "i686": 357,
+}
+BPF_PROG_LOAD = 5
+BPF_PROG_TYPE_CGROUP_SOCK = 9
+BPF_CGROUP_INET_SOCK_CREATE = 2
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule to try."""
+
+    check: str
+    iptables: str  # arguments
+    mend: str
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """The same for nft."""
+
+    check: str
+    text: str
+    mend: str
+
+
+IPTABLES_RULES = (
+    Rule("NFQUEUE target", "-t mangle -A OUTPUT -j NFQUEUE --queue-bypass", "modprobe xt_NFQUEUE"),
+    Rule("NFQUEUE in raw", "-t raw -A OUTPUT -j NFQUEUE --queue-num 1", "modprobe iptable_raw"),
+    Rule("owner match", "-t mangle -A OUTPUT -m owner --uid-owner 0", "modprobe xt_owner"),
+    Rule("cgroup match", "-t mangle -A OUTPUT -m cgroup --path /", "modprobe xt_cgroup"),
+    Rule("socket match", "-t mangle -A INPUT -m socket --nowildcard --restore-skmark", "modprobe xt_socket"),
+    Rule("bpf match", '-t mangle -A OUTPUT -m bpf --bytecode "1,6 0 0 0"', "modprobe xt_bpf"),
+    Rule("conntrack marks", "-t mangle -A OUTPUT -j CONNMARK --set-xmark 0x1/0x1", "modprobe xt_connmark"),
+    Rule("conntrack state", "-t mangle -A OUTPUT -m conntrack --ctstate NEW", "modprobe xt_conntrack"),
+    Rule("MSS clamp", "-t mangle -A POSTROUTING -p tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 1000",
+         "modprobe xt_TCPMSS"),
+)  # fmt: skip
+
+_CHAIN = "table inet probe {{ chain c {{ type filter hook output priority 0; {} \n }}\n }}\n"
+NFT_RULESETS = (
+    Ruleset("nft tables", _CHAIN.format(""), "modprobe nf_tables"),
+    Ruleset("nft queue", _CHAIN.format("queue num 1 bypass"), "modprobe nft_queue"),
+    Ruleset("nft conntrack", _CHAIN.format("ct mark set 1"), "modprobe nft_ct"),
+    Ruleset("nft socket", _CHAIN.format("meta skuid 0 accept"), "modprobe nft_socket"),
+)
+
+
+def examine() -> list[Finding]:
+    """Every check of this file."""
+    tries = [*map(iptables_rule, IPTABLES_RULES), *map(nft_ruleset, NFT_RULESETS)]
+    return [one_queue_rule(tries), *tries, cgroup_mount(), sock_create()]
+
+
+def one_queue_rule(tries: list[Finding]) -> Finding:
+    """Either backend's queue statement will do."""
+    ways = {"iptables": "NFQUEUE target", "nft": "nft queue"}
+    able = [way for way, check in ways.items() if any(t.check == check and t.result == "ok" for t in tries)]
+    return found(
+        "netfilter", "a way to the queue", bool(able), " ".join(able) or "none", "modprobe xt_NFQUEUE", True
+    )
+
+
+def iptables_rule(rule: Rule) -> Finding:
+    """Tries a rule in IPv4 and in IPv6."""
+    if shutil.which("iptables", path=search_path()) is None:
+        return found("netfilter", rule.check, False, "no iptables to try it with", "apt-get install iptables")
+    failures = [
+        complaint for name in ("iptables", "ip6tables") if (complaint := _try(f"{name} {rule.iptables}"))
+    ]
+    detail = failures[0] if failures else "IPv4 and IPv6"
+    return found("netfilter", rule.check, not failures, detail, _mend(rule.mend))
+
+
+def nft_ruleset(ruleset: Ruleset) -> Finding:
+    """Tries a table."""
+    if shutil.which("nft", path=search_path()) is None:
+        return found("netfilter", ruleset.check, False, "no nft to try it with", "apt-get install nftables")
+    complaint = _try("nft -f -", ruleset.text)
+    return found("netfilter", ruleset.check, not complaint, complaint or "works", _mend(ruleset.mend))
+
+
+def _mend(command: str) -> str:
+    return command if os.geteuid() == 0 else "sudo layer45 doctor"
+
+
+def _try(command: str, text: str = "") -> str:
+    """Runs a command in a fresh namespace. Its complaint, in one line; empty when it worked."""
+    if os.geteuid() != 0:
+        return "not tried: needs root"
+    environment = {**os.environ, "PATH": search_path()}
+    try:
+        done = subprocess.run(
+            ["unshare", "--net", "sh", "-c", command],
+            input=text, env=environment, capture_output=True, text=True, timeout=TRY_TIME_OUT_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return lines[0].strip() if done.returncode else ""
+
+
+def cgroup_mount() -> Finding:
+    """Where programs are put by `exec`."""
+    try:
+        return found("cgroups", "cgroup v2", True, str(cgroups.mount_point()), "", True)
+    except Layer45Error:
+        return found(
+            "cgroups", "cgroup v2", False, "not mounted", "mount -t cgroup2 none /sys/fs/cgroup", True
+        )
+
+
+def sock_create() -> Finding:
+    """Loads, and attaches nowhere, the smallest program that could tag a socket when it is made."""
+    mend = "boot a kernel with CONFIG_CGROUP_BPF (tagging by program name needs it)"
+    failure = _load_smallest_program()
+    return found("bpf", "cgroup/sock_create", not failure, failure or "loads", _mend(mend))
+
+
+def _load_smallest_program() -> str:
+    """The kernel's answer to BPF_PROG_LOAD of `return 1`; empty when it took it."""
+    number = BPF_SYSCALL.get(platform.machine())
+    if number is None:
+        return f"not tried: unknown machine {platform.machine()}"
+    code = ctypes.create_string_buffer(bytes.fromhex("b700000001000000 9500000000000000"), 16)
+    licence = ctypes.create_string_buffer(b"GPL")
+    request = (ctypes.c_uint8 * 128)()
+    fields = ((0, 4, BPF_PROG_TYPE_CGROUP_SOCK), (4, 4, 2), (8, 8, ctypes.addressof(code)),
+              (16, 8, ctypes.addressof(licence)), (68, 4, BPF_CGROUP_INET_SOCK_CREATE))  # fmt: skip
+    for offset, size, value in fields:
+        ctypes.memmove(ctypes.addressof(request) + offset, value.to_bytes(size, "little"), size)
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.syscall(number, BPF_PROG_LOAD, ctypes.byref(request), len(request))
+    if descriptor < 0:
+        return os.strerror(ctypes.get_errno())
+    os.close(descriptor)
+    return ""

@@ -1,0 +1,28 @@
+"""Structured logs on standard error: key=value for people, JSON for machines."""
+
+import sys
+from typing import Any
+
+import structlog
+
+FIRST_KEYS = ["time", "level", "event"]
+
+
+def open_log(as_json: bool = False) -> Any:
+    """The daemon's log. Safe to use from every thread."""
+    renderer: Any
+    if as_json:
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.processors.LogfmtRenderer(key_order=FIRST_KEYS, bool_as_flag=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    return structlog.get_logger()

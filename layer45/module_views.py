@@ -1,0 +1,127 @@
+"""Modules as tables and documents, and whether one is whole."""
+
+from dataclasses import asdict
+from typing import Any
+
+from layer45.errors import Layer45Error
+from layer45.modulefolder import Module
+from layer45.output import print_table
+from layer45.parameter import Parameter
+
+
+def summary(module: Module) -> dict[str, Any]:
+    """A module in one line."""
+    manifest = module.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "language": manifest.language,
+        "transports": list(manifest.transports),
+        "built": module.code is not None,
+        "shipped": module.shipped,
+        "folder": str(module.folder),
+        "summary": manifest.summary,
+    }
+
+
+def document(module: Module) -> dict[str, Any]:
+    """All that a module declares."""
+    manifest = module.manifest
+    return {
+        **summary(module),
+        "directions": list(manifest.directions),
+        "inverse": manifest.inverse,
+        "reads": manifest.reads,
+        "gso": manifest.gso,
+        "growth_bytes": manifest.growth_bytes,
+        "flow_state_bytes": manifest.flow_state_bytes,
+        "emits": list(manifest.emits),
+        "holds": list(manifest.holds),
+        "provides": list(manifest.provides),
+        "runs_after": list(manifest.runs_after),
+        "runs_before": list(manifest.runs_before),
+        "parameters": [_parameter(parameter) for parameter in manifest.parameters.values()],
+        "counters": dict(manifest.counters),
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    fields = asdict(parameter)
+    return {
+        "name": parameter.name,
+        "type": parameter.type,
+        "unit": parameter.unit,
+        "required": parameter.required,
+        "default": shown_value(fields["default"]),
+        "expected": parameter.expected,
+        "help": parameter.help,
+    }
+
+
+def shown_value(value: object) -> object:
+    """A validated value as a policy writes it."""
+    if isinstance(value, bytes):
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = ""
+        return text if text.isprintable() and (text or not value) else f"hex:{value.hex(' ')}"
+    return f"{value[0]}-{value[1]}" if isinstance(value, tuple) else value
+
+
+def show_list(modules: list[dict[str, Any]]) -> None:
+    """One line each."""
+    print_table(
+        ("MODULE", "VERSION", "KIND", "TRANSPORTS", "LANGUAGE", "BUILT", "SUMMARY"),
+        [
+            (m["name"], m["version"], m["kind"], " ".join(m["transports"]), m["language"],
+             m["built"], m["summary"])
+            for m in modules
+        ],
+    )  # fmt: skip
+
+
+def show_module(module: dict[str, Any]) -> None:
+    """What it declares, then its parameters and counters."""
+    print(f"{module['name']} {module['version']}: {module['summary']}\n")
+    plain = {
+        key: value
+        for key, value in module.items()
+        if key not in ("name", "version", "summary", "parameters", "counters")
+    }
+    print_table(("DECLARES", ""), [(key, _plain(value)) for key, value in plain.items()])
+    print()
+    print_table(
+        ("PARAMETER", "EXPECTED", "DEFAULT", "MEANING"),
+        [(p["name"], p["expected"], "(required)" if p["required"] else _plain(p["default"]), p["help"])
+         for p in module["parameters"]],
+    )  # fmt: skip
+    print()
+    print_table(("COUNTER", "MEANING"), list(module["counters"].items()))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
+    return "-" if value is None else f'"{value}"' if value == "" else str(value)
+
+
+def verify_module(module: Module) -> list[str]:
+    """Everything that is wrong with a module's code; its manifest is right, or there would be no Module."""
+    problems = []
+    loads = [module.load_code]
+    if module.manifest.language == "cython":
+        loads.append(module.load_reference)  # type: ignore[arg-type]
+    for load in loads:
+        try:
+            load()
+        except Layer45Error as error:
+            problems.append(str(error))
+    if not (module.folder / "README.md").is_file():
+        problems.append(f"{module.folder / 'README.md'}: no such file")
+    return problems

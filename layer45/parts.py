@@ -1,0 +1,20 @@
+"""What a real daemon is made of."""
+
+from pathlib import Path
+
+from layer45.daemon import Parts
+from layer45.engine import Engine
+from layer45.loader import Plan, load, load_code
+from layer45.rule_switch import RuleSwitch
+
+
+def real_parts() -> Parts:
+    """The loader, the engine and the rules."""
+    return Parts(load=_load, engine=Engine, rules=RuleSwitch)
+
+
+def _load(directory: Path, previous: Plan | None) -> Plan:
+    """A plan whose modules' code is loaded too, so that the engine finds nothing wrong with it."""
+    plan = load(directory, previous)
+    load_code(plan)
+    return plan

@@ -1,0 +1,88 @@
+"""Rules for the daemon and for `layer45 rules`: one backend chosen once, every error one of ours."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from layer45.config import Settings, load_settings
+from layer45.errors import Layer45Error
+from layer45.loader import load, owner_name
+from layer45.lock import DaemonLock
+from layer45.rules import backend
+from layer45.rules.diversion import RulePlan
+from layer45.rules.errors import RulesError
+from layer45.rules.tagger import Tagger
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _told(work: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+    try:
+        return work(*arguments, **options)
+    except RulesError as error:
+        raise Layer45Error(str(error)) from None
+
+
+class RuleSwitch:
+    """The rules of one daemon. install replaces in one step; remove is no error when there are none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = _told(backend.choose, settings.backend)
+        self._tagger = Tagger()
+
+    def present(self, owner: str) -> bool:
+        """Whether rules of this owner are in this network namespace."""
+        return _told(backend.installed, owner)
+
+    def install(self, plan: RulePlan) -> None:
+        """Raises Layer45Error, and then nothing has changed."""
+        _told(backend.install, plan, self.name)
+
+    def remove(self, owner: str) -> None:
+        """Raises Layer45Error."""
+        _told(backend.remove, owner)
+
+    def tag(self, plan: RulePlan) -> str:
+        """Tags sockets as they are made. Why that does not work, or empty; clients do without."""
+        try:
+            self._tagger.apply(plan)
+        except RulesError as error:
+            return str(error)
+        return ""
+
+    def untag(self) -> None:
+        """Sockets keep the tags they have."""
+        self._tagger.close()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Rules as text."""
+
+    backend: str
+    owner: str
+    text: str
+
+
+def render_rules(directory: Path, name: str = "") -> Rendered:
+    """The rules a configuration needs. name: of a backend; empty: the configured one. Raises Layer45Error."""
+    plan = load(directory)
+    chosen = _told(backend.choose, name or plan.settings.backend)
+    return Rendered(chosen, plan.rules.owner, _told(backend.render, plan.rules, chosen))
+
+
+def remove_rules(directory: Path) -> None:
+    """Takes out what a killed daemon left: rules and control socket. Policies are not read: they may be
+    broken.
+
+    Raises Layer45Error, also while a daemon runs.
+    """
+    if os.geteuid() != 0:
+        raise Layer45Error("removing rules needs root; run: sudo layer45 rules --remove")
+    settings = load_settings(directory)
+    with DaemonLock(Path(settings.control_socket)):
+        _told(backend.remove, owner_name(settings))
+        Path(settings.control_socket).unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""`layer45 run`: the daemon in the foreground, with its signals, its control socket and the service manager's
+wishes.
+
+The event loop has the main thread. All work on the daemon runs in one other thread, so its methods never
+meet.
+"""
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from layer45.control import ControlServer, hang_up
+from layer45.control_messages import ExecPrepare, Flows, Reload, Request, Stats, Status
+from layer45.daemon import Daemon, Parts
+from layer45.errors import Layer45Error
+from layer45.notify import notify, notify_reloading, watchdog_interval_s
+
+HEALTH_INTERVAL_S = 1.0
+
+
+def run(directory: Path, as_json: bool) -> int:
+    """Runs until a signal ends it. The exit status. Raises Layer45Error when it cannot start."""
+    from layer45.logs import open_log
+    from layer45.parts import real_parts
+
+    return asyncio.run(Service(directory, real_parts(), open_log(as_json)).run())
+
+
+class Service:
+    """A daemon and all that moves it."""
+
+    def __init__(self, directory: Path, parts: Parts, log: Any) -> None:
+        self._log = log
+        self._daemon = Daemon(directory, parts, log)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="layer45-control")
+        self._end = asyncio.Event()
+        self._fault = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Start, wait for the end, stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload()))
+        try:
+            await loop.run_in_executor(self._worker, self._daemon.start)
+            try:
+                await self._serve()
+            finally:
+                notify("STOPPING=1", "STATUS=stopping")
+                await loop.run_in_executor(self._worker, self._daemon.stop)
+        finally:
+            self._worker.shutdown()
+        self._log.info("stopped")
+        if self._fault:
+            raise Layer45Error(self._fault)
+        return 0
+
+    async def _serve(self) -> None:
+        path = Path(self._daemon.plan.settings.control_socket)
+        server = ControlServer(path, self._answer, self._worker, self._log)
+        await server.open()
+        try:
+            self._log.info("ready", control_socket=str(path), config=str(self._daemon.directory))
+            notify("READY=1", self._summary())
+            self._begin(self._watch())
+            await self._end.wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await hang_up(server)
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _answer(self, request: Request) -> object:
+        """In the worker thread."""
+        match request:
+            case Status():
+                return self._daemon.status()
+            case Stats():
+                return self._daemon.stats()
+            case Flows(limit=limit):
+                return self._daemon.flows(limit)
+            case ExecPrepare(policy=policy):
+                return self._daemon.prepare_exec(policy)
+            case Reload():
+                return self._reload_now()
+
+    def _reload_now(self) -> dict[str, Any]:
+        notify_reloading()
+        try:
+            return self._daemon.reload()
+        finally:
+            notify("READY=1", self._summary())
+
+    def _summary(self) -> str:
+        daemon = self._daemon
+        return f"STATUS={len(daemon.plan.chains)} policies, generation {daemon.generation}"
+
+    async def _reload(self) -> None:
+        """SIGHUP. The daemon has logged what is wrong."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._reload_now)
+        except Layer45Error:
+            pass
+        except Exception:
+            self._log.exception("reload failed")
+
+    async def _watch(self) -> None:
+        """Ends the daemon when a worker has died; else tells the watchdog that all is well."""
+        loop = asyncio.get_running_loop()
+        watchdog_s = watchdog_interval_s()
+        while not self._end.is_set():
+            await asyncio.sleep(min(HEALTH_INTERVAL_S, watchdog_s or HEALTH_INTERVAL_S))
+            self._fault = await loop.run_in_executor(self._worker, self._daemon.fault)
+            if self._fault:
+                self._log.error("stopping", reason=self._fault)
+                self._end.set()
+            elif watchdog_s:
+                notify("WATCHDOG=1")

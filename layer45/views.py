@@ -1,0 +1,154 @@
+"""The daemon's and the plan's state as tables."""
+
+from typing import Any
+
+from layer45.doctor import Finding, fit
+from layer45.output import print_table
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """doctor: every check, then what mends those that are not ok."""
+    rows = [(f.area, f.check, f.result, f.detail) for f in findings]
+    print_table(("AREA", "CHECK", "RESULT", "DETAIL"), rows)
+    wanting = [f for f in findings if f.result != "ok"]
+    if wanting:
+        print()
+    print_table(("TO MEND", "COMMAND"), [(f.check, f.mend) for f in wanting])
+    print(f"\n{'This host can run the daemon.' if fit(findings) else 'This host cannot run the daemon yet.'}")
+
+
+def show_report(report: dict[str, Any]) -> None:
+    """check: one line a policy, if all is well."""
+    if not report["ok"]:
+        return
+    print_table(
+        ("POLICY", "STATE", "PRIORITY", "CLASS", "QUEUE", "CHAIN", "GROWTH", "ON FAILURE"),
+        [_report_row(policy) for policy in report["policies"]],
+    )
+    count = len(report["policies"])
+    print(f"ok: {count} {'policy' if count == 1 else 'policies'}")
+
+
+def _report_row(policy: dict[str, Any]) -> tuple[object, ...]:
+    """A policy on standby has no class, no queue and no chain."""
+    queue = policy.get("queue")
+    queues = [queue["first"], queue["first"] + queue["workers"] - 1] if queue else None
+    growth = _growth(policy["growth_bytes"]) if queue else "-"
+    chain = _arrow(policy["modules"]) if queue else "-"
+    return (
+        *(policy[key] for key in ("name", "state", "priority")),
+        *(policy.get("class", "-"), _span(queues), chain, growth, policy["on_failure"]),
+    )
+
+
+def _growth(growth: dict[str, int]) -> str:
+    return f"{growth['front']}+{growth['back']} B"
+
+
+def _arrow(chain: list[str]) -> str:
+    return " → ".join(chain) or "(empty)"
+
+
+def _span(numbers: list[int] | None) -> str:
+    if not numbers:
+        return "-"
+    return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]}-{numbers[-1]}"
+
+
+def show_status(state: dict[str, Any]) -> None:
+    """status: the daemon in a few lines, then its policies and queues."""
+    rules, tagger = state["rules"], state.get("tagger")
+    print(
+        f"daemon      pid {state['pid']}, up {_duration(state['uptime_s'])}, generation {state['generation']}"
+    )
+    print(f"config      {state['config']}")
+    print(f"socket      {state['control_socket']}")
+    print(f"namespace   net:[{state['namespace']}]")
+    print(f"rules       {rules['backend']}, owner {rules['owner']}")
+    if tagger:
+        print(f"tagger      {'on' if tagger['on'] else 'off: ' + tagger['reason']}")
+    last = state.get("last_reload")
+    if last and not last["ok"]:
+        print(f"last reload failed: {'; '.join(last['problems'])}")
+    for warning in state["warnings"]:
+        print(f"warning     {warning}")
+    print()
+    _show_policies(state["policies"])
+    print()
+    _show_queues(state["queues"])
+
+
+def _show_policies(policies: list[dict[str, Any]]) -> None:
+    print_table(
+        ("POLICY", "STATE", "CLASS", "QUEUES", "PACKETS", "BYTES", "CHAIN"),
+        [
+            (p["name"], p["state"], p["class"], _span(p["queues"]), p["packets"], _bytes(p["bytes"]),
+             _arrow(p["chain"]))
+            for p in policies
+        ],
+    )  # fmt: skip
+
+
+def _show_queues(queues: list[dict[str, Any]]) -> None:
+    """Whatever the engine says of each queue."""
+    if queues:
+        print_table([key.upper() for key in queues[0]], [tuple(queue.values()) for queue in queues])
+
+
+def show_stats(document: dict[str, Any]) -> None:
+    """stats: one line a counter."""
+    helps = document.get("help", {})
+    engine = document.get("engine", {})
+    print_table(("ENGINE", "VALUE", "MEANING"), [(n, v, helps.get(n, "")) for n, v in engine.items()])
+    for name, policy in document.get("policies", {}).items():
+        print()
+        print_table((f"POLICY {name}", "COUNTER", "VALUE", "MEANING"), list(_policy_rows(policy, helps)))
+
+
+def _policy_rows(policy: dict[str, Any], helps: dict[str, str]) -> Any:
+    for key, value in policy.items():
+        if isinstance(value, int):
+            yield "", key, value, helps.get(key, "")
+    for place, instance in enumerate(policy.get("instances", [])):
+        module = instance["module"]
+        for counter, value in instance["counters"].items():
+            yield (
+                f"{place} {module}",
+                counter,
+                value,
+                helps.get(f"{module}.{counter}", helps.get(counter, "")),
+            )
+
+
+def show_flows(flows: list[dict[str, Any]]) -> None:
+    """flows: one line each."""
+    if not flows:
+        print("no flows")
+        return
+    print_table([key.upper() for key in flows[0]], [tuple(map(_cell, flow.values())) for flow in flows])
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        host, port = value
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return round(value, 1) if isinstance(value, float) else value
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    minutes, left = divmod(rest, 60)
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{seconds:.1f} s"
+    )
+
+
+def _bytes(count: int) -> str:
+    amount = float(count)
+    for unit in UNITS:
+        if amount < 1000 or unit == UNITS[-1]:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError
