@@ -277,7 +277,7 @@ cdef class QueueLoop:
     cdef readonly Worker worker
     cdef readonly int queue
     cdef object binding
-    cdef bint started
+
 
     def __cinit__(self, *args, **kwargs):
         memset(&self.loop, 0, sizeof(self.loop))

@@ -1,0 +1,291 @@
+"""The engine as the daemon sees it: queues with their workers and threads, and the chains they run.
+
+    apply:   chains built (equal ones kept) → queues bound → one class table published to every worker
+    retire:  queues that no plan uses any more are emptied and closed
+    stop:    every queue is emptied and closed
+
+Called from one thread at a time. Packets never wait for it: workers take up a new table between two batches.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+from layer45.config import Settings
+from layer45.errors import Layer45Error
+from layer45.fastpath.bridge import python_instance
+from layer45.fastpath.chain import Chain, Choice, ClassTable, InstanceSpec
+from layer45.fastpath.counters import COUNTERS
+from layer45.fastpath.queue import QueueLoop
+from layer45.fastpath.worker import Worker
+from layer45.loader import ChainPlan, InstancePlan, Plan, QueuePlan
+from layer45.rules.diversion import MarkLayout
+
+KERNEL_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+SETTLE_S = 2.0  # how long apply waits for the workers to use what was published
+JOIN_S = 5.0
+
+
+def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain:
+    """A policy's chain, ready to be published.
+
+    reference: the modules' plain-Python references stand in for their compiled code.
+    Raises Layer45Error when a module's code can't be loaded or refuses its parameters.
+    """
+    try:
+        return Chain(
+            plan.class_id,
+            plan.policy.name,
+            [_instance(each, reference) for each in plan.instances],
+            transports=plan.protocols,
+            workers=workers,
+            whole_payload=plan.reads == "payload",
+            fail_closed=plan.policy.on_failure == "closed",
+            signal_mtu=plan.policy.mtu == "signal",
+            sticky=False,
+        )
+    except ValueError as error:
+        raise Layer45Error(str(error)) from error
+
+
+def _instance(plan: InstancePlan, reference: bool) -> InstanceSpec:
+    module = plan.module
+    manifest = module.manifest
+    counters = tuple(manifest.counters)
+    if manifest.language == "python" or reference:
+        return python_instance(module.name, _class_of(plan), plan.values, counters, plan.directions)
+    module.load_code()
+    values = [(name, _engine_value(plan, name)) for name in manifest.parameters]
+    return InstanceSpec(module.name, module.ops, values, counters, plan.directions)
+
+
+def _class_of(plan: InstancePlan) -> type:
+    module = plan.module
+    if module.manifest.language != "python":
+        return module.load_reference()
+    module.load_code()
+    assert module.python_class is not None
+    return module.python_class
+
+
+def _engine_value(plan: InstancePlan, name: str) -> object:
+    """A choice is given to compiled code with its position in the manifest's list."""
+    parameter, value = plan.module.manifest.parameters[name], plan.values[name]
+    if parameter.type == "choice":
+        return Choice(value, parameter.choices.index(str(value)))
+    return value
+
+
+class _Queue:
+    """One bound queue with its worker and its thread."""
+
+    def __init__(self, settings: Settings, plan: QueuePlan, number: int, index: int, marks: MarkLayout) -> None:
+        self.plan = plan
+        self.number = number
+        self.worker = Worker(
+            index,
+            max_flows=settings.max_flows,
+            max_held=settings.max_held,
+            seed=(settings.seed or int.from_bytes(os.urandom(7))) + number,
+            udp_idle_s=settings.udp_idle_s,
+            tcp_idle_s=settings.tcp_idle_s,
+        )
+        self._loop = _bind(self.worker, plan, number, settings.queue_length, marks)
+        self._thread = threading.Thread(target=self._loop.run, name=f"layer45-{number}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def publish(self, table: ClassTable) -> None:
+        self.worker.publish(table)
+        self._loop.wake()
+
+    def ask_to_stop(self) -> None:
+        self._loop.stop()
+
+    def close(self) -> None:
+        """After ask_to_stop: waits for the thread, and gives the queue back."""
+        if self._thread.ident is not None:
+            self._thread.join(JOIN_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+
+def _bind(worker: Worker, plan: QueuePlan, number: int, length: int, marks: MarkLayout) -> QueueLoop:
+    try:
+        return QueueLoop(
+            worker,
+            number,
+            copy_bytes=plan.copy_bytes,
+            gso=plan.gso,
+            fail_open=plan.on_failure == "open",
+            length=length,
+            class_mask=marks.class_mask,
+            exempt_mark=marks.exempt_bit,
+        )
+    except PermissionError as error:
+        raise Layer45Error(f"queue {number}: no permission; run as root") from error
+    except OSError as error:
+        reason = "in use by another program, or this kernel has no NFQUEUE"
+        raise Layer45Error(f"queue {number}: {reason} ({error}); run: layer45 doctor") from error
+
+
+class Engine:
+    """The compiled fast path of one daemon."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._queues: dict[int, _Queue] = {}
+        self._chains: dict[tuple[int, str], Chain] = {}
+        self._wanted: set[int] = set()
+        self._past: Counter[str] = Counter()
+
+    def apply(self, plan: Plan) -> None:
+        """Runs the plan's chains on the plan's queues. On Layer45Error all is as it was."""
+        chains = {
+            (each.class_id, each.text): self._chains.get((each.class_id, each.text))
+            or build_chain(each, self._settings.workers)
+            for each in plan.chains
+        }
+        opened = self._open(plan)
+        table = ClassTable(chains.values())
+        for queue in (*self._queues.values(), *opened):
+            queue.publish(table)
+        for queue in opened:
+            queue.start()
+            self._queues[queue.number] = queue
+        self._chains = chains
+        self._wanted = {number for group in plan.queues for number in _numbers(group)}
+        self._settle()
+
+    def _open(self, plan: Plan) -> list[_Queue]:
+        opened: list[_Queue] = []
+        try:
+            for group in plan.queues:
+                for index, number in enumerate(_numbers(group)):
+                    if number not in self._queues:
+                        marks = plan.rules.marks
+                        opened.append(_Queue(self._settings, group, number, index, marks))
+        except Layer45Error:
+            for queue in opened:
+                queue.close()
+            raise
+        return opened
+
+    def _settle(self) -> None:
+        """Waits until every worker uses the new table, then lets go of the old ones."""
+        until = time.monotonic() + SETTLE_S
+        while not all(queue.worker.settled for queue in self._queues.values()) and time.monotonic() < until:
+            time.sleep(0.0005)
+        for queue in self._queues.values():
+            queue.worker.reclaim()
+
+    def retire(self) -> None:
+        """Empties and closes the queues that the plan does not use; call when no rule leads there."""
+        self._close([queue for number, queue in self._queues.items() if number not in self._wanted])
+
+    def stop(self) -> None:
+        """Empties and closes every queue."""
+        self._close(list(self._queues.values()))
+
+    def _close(self, queues: Iterable[_Queue]) -> None:
+        queues = list(queues)
+        for queue in queues:
+            queue.ask_to_stop()
+        for queue in queues:
+            queue.close()
+            self._past.update(queue.worker.counters())
+            del self._queues[queue.number]
+
+    def status(self) -> dict[str, Any]:
+        """{"queues": [...]}: number, group, whether its thread lives, packets waiting and dropped in the kernel."""
+        kernel = _kernel_queues()
+        return {"queues": [_describe(queue, kernel) for queue in self._queues.values()]}
+
+    def stats(self) -> dict[str, Any]:
+        """The engine's counters summed over all workers since the start, each policy's, and what they mean."""
+        total = Counter(self._past)
+        for queue in self._queues.values():
+            total.update(queue.worker.counters())
+        return {
+            "engine": {name: total[name] for name, _ in COUNTERS},
+            "policies": {chain.policy: _chain_stats(chain) for chain in self._chains.values()},
+            "help": dict(COUNTERS),
+        }
+
+    def flows(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """Up to limit live flows, busiest first."""
+        names = {chain.class_id: chain.policy for chain in self._chains.values()}
+        found = [
+            _flow(flow, names)
+            for queue in self._queues.values()
+            for flow in queue.worker.flows(max_flows(limit, self._settings))
+        ]
+        found.sort(key=lambda flow: -(flow["egress_packets"] + flow["ingress_packets"]))
+        return found[:limit]
+
+
+def max_flows(limit: int, settings: Settings) -> int:
+    """How many flows of one worker to look at for `limit` of all, busiest first: every one, within reason."""
+    return max(limit, min(settings.max_flows, 100_000))
+
+
+def _numbers(group: QueuePlan) -> range:
+    return range(group.first, group.first + group.workers)
+
+
+def _kernel_queues() -> dict[int, tuple[int, int]]:
+    """queue number -> (packets waiting, packets dropped), of this process's network namespace."""
+    try:
+        rows = [line.split() for line in KERNEL_QUEUES.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {int(row[0]): (int(row[2]), int(row[5]) + int(row[6])) for row in rows}
+
+
+def _describe(queue: _Queue, kernel: dict[int, tuple[int, int]]) -> dict[str, Any]:
+    waiting, dropped = kernel.get(queue.number, (0, 0))
+    return {
+        "number": queue.number,
+        "group": queue.plan.first,
+        "on_failure": queue.plan.on_failure,
+        "copy_bytes": queue.plan.copy_bytes,
+        "gso": queue.plan.gso,
+        "alive": queue.alive,
+        "waiting": waiting,
+        "dropped": dropped,
+        **{f"live_{name}": count for name, count in queue.worker.live.items()},
+    }
+
+
+def _chain_stats(chain: Chain) -> dict[str, Any]:
+    counters = chain.counters()
+    return {
+        "class": chain.class_id,
+        "packets": counters["egress_packets"] + counters["ingress_packets"],
+        "bytes": counters["egress_bytes"] + counters["ingress_bytes"],
+        **counters,
+    }
+
+
+def _flow(flow: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    return {
+        **flow,
+        "policy": names.get(flow.pop("class"), ""),
+        "local": _endpoint(*flow["local"]),
+        "remote": _endpoint(*flow["remote"]),
+    }
+
+
+def _endpoint(packed: bytes, port: int) -> str:
+    address = IPv6Address(packed)
+    return f"{address.ipv4_mapped}:{port}" if address.ipv4_mapped else f"[{address}]:{port}"
