@@ -56,11 +56,10 @@ class Tagger:
         if self._link >= 0:
             _bpf(LINK_UPDATE, struct.pack("=IIII", self._link, loaded, 0, 0), "replace")
             return
-        root = os.open(self._root or cgroups.mount_point(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(cgroups.mount_point(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        request = struct.pack("=IIII", loaded, root, ATTACH_SOCK_CREATE, 0)
         try:
-            self._link = _bpf(
-                LINK_CREATE, struct.pack("=IIII", loaded, root, ATTACH_SOCK_CREATE, 0), "attach"
-            )
+            self._link = _bpf(LINK_CREATE, request, "attach")
         finally:
             os.close(root)
 

@@ -20,18 +20,21 @@ FAMILY, TYPE, MARK = 4, 8, 16  # offsets in struct bpf_sock
 # Opcodes. Registers: r6 the socket, r7 gid << 32 | uid, r8 one bit for each owner key that holds.
 LOAD32, STORE32, LOAD_CONST, CALL, EXIT, JUMP = 0x61, 0x63, 0x18, 0x85, 0x95, 0x05
 MOVE, MOVE32, MOVE_CONST, RIGHT, OR, AND32_CONST, OR32_CONST = 0xBF, 0xBC, 0xB7, 0x77, 0x4F, 0x54, 0x44
-EQUAL, NOT_EQUAL, EQUAL32_CONST, NOT_EQUAL32_CONST = 0x1D, 0x5D, 0x16, 0x56
+EQUAL, NOT_EQUAL, EQUAL32_CONST = 0x1D, 0x5D, 0x16
 
 
 class Assembler:
-    """Instructions with jumps to labels ahead."""
+    """Instructions, with jumps to labels ahead."""
 
     def __init__(self) -> None:
-        self.slots: list[tuple[int, int, int, str, int]] = []  # code, to, from, label, constant
+        self.slots: list[
+            tuple[int, int, int, int | str, int]
+        ] = []  # code, to, from, offset or label, constant
         self.labels: dict[str, int] = {}
 
-    def emit(self, code: int, to: int = 0, source: int = 0, constant: int = 0, label: str = "") -> None:
-        self.slots.append((code, to, source, label, constant))
+    def emit(self, code: int, to: int = 0, source: int = 0, at: int | str = 0, constant: int = 0) -> None:
+        """One instruction. at: a place in memory, or the label a jump goes to."""
+        self.slots.append((code, to, source, at, constant))
 
     def constant(self, register: int, value: int) -> None:
         """Load 64 bits: two slots."""
@@ -39,13 +42,14 @@ class Assembler:
         self.emit(0, constant=value >> 32)
 
     def label(self, name: str) -> None:
+        """The next instruction is where jumps to this name go."""
         self.labels[name] = len(self.slots)
 
     def code(self) -> bytes:
-        """The program as the kernel takes it; a label stands for a jump distance, else it is an offset."""
+        """The program as a little-endian kernel takes it."""
         words = []
-        for place, (code, to, source, label, constant) in enumerate(self.slots):
-            offset = self.labels[label] - place - 1 if label in self.labels else int(label or 0)
+        for place, (code, to, source, at, constant) in enumerate(self.slots):
+            offset = self.labels[at] - place - 1 if isinstance(at, str) else at
             words.append(struct.pack("<BBhI", code, source << 4 | to, offset, constant & 0xFFFFFFFF))
         return b"".join(words)
 
@@ -54,20 +58,12 @@ def program(tags: OwnerTags, marks: MarkLayout, netns_cookie: int) -> bytes:
     """The bytecode that tags the sockets of one network namespace."""
     a = Assembler()
     a.emit(MOVE, 6, 1)
-    a.emit(LOAD32, 1, 6, label=str(FAMILY))
-    for family, then in ((socket.AF_INET, "internet"), (socket.AF_INET6, "internet")):
-        a.emit(EQUAL32_CONST, 1, constant=family, label=then)
-    a.emit(JUMP, label="end")
-    a.label("internet")
-    a.emit(LOAD32, 1, 6, label=str(TYPE))
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        a.emit(EQUAL32_CONST, 1, constant=kind, label="wanted")
-    a.emit(JUMP, label="end")
-    a.label("wanted")
+    _require(a, FAMILY, (socket.AF_INET, socket.AF_INET6))
+    _require(a, TYPE, (socket.SOCK_DGRAM, socket.SOCK_STREAM))
     a.emit(MOVE, 1, 6)
     a.emit(CALL, constant=GET_NETNS_COOKIE)
     a.constant(1, netns_cookie)
-    a.emit(NOT_EQUAL, 0, 1, label="end")
+    a.emit(NOT_EQUAL, 0, 1, at="end")
     a.emit(CALL, constant=GET_UID_GID)
     a.emit(MOVE, 7, 0)
     a.emit(MOVE_CONST, 8)
@@ -75,9 +71,18 @@ def program(tags: OwnerTags, marks: MarkLayout, netns_cookie: int) -> bytes:
         _evaluate(a, place, keys)
     _set_mark(a, tags, marks)
     a.label("end")
-    a.emit(MOVE_CONST, 0, constant=1)
+    a.emit(MOVE_CONST, 0, constant=1)  # let the socket be made
     a.emit(EXIT)
     return a.code()
+
+
+def _require(a: Assembler, field: int, values: tuple[int, ...]) -> None:
+    """End unless the socket's field has one of the values."""
+    a.emit(LOAD32, 1, 6, at=field)
+    for value in values:
+        a.emit(EQUAL32_CONST, 1, at=f"field{field}", constant=value)
+    a.emit(JUMP, at="end")
+    a.label(f"field{field}")
 
 
 def _evaluate(a: Assembler, place: int, keys: OwnerKeys) -> None:
@@ -87,16 +92,16 @@ def _evaluate(a: Assembler, place: int, keys: OwnerKeys) -> None:
             a.emit(MOVE, 1, 7)
             a.emit(RIGHT, 1, constant=shift)
             for number in ids:
-                a.emit(EQUAL32_CONST, 1, constant=number, label=f"{name}{place}")
-            a.emit(JUMP, label=f"next{place}")
+                a.emit(EQUAL32_CONST, 1, constant=number, at=f"{name}{place}")
+            a.emit(JUMP, at=f"next{place}")
             a.label(f"{name}{place}")
     for path in keys.cgroup:
         a.emit(MOVE_CONST, 1, constant=cgroups.level(path))
         a.emit(CALL, constant=GET_ANCESTOR_CGROUP)
         a.constant(1, cgroups.identity(path))
-        a.emit(EQUAL, 0, 1, label=f"cgroup{place}")
+        a.emit(EQUAL, 0, 1, at=f"cgroup{place}")
     if keys.cgroup:
-        a.emit(JUMP, label=f"next{place}")
+        a.emit(JUMP, at=f"next{place}")
         a.label(f"cgroup{place}")
     a.constant(1, 1 << place)
     a.emit(OR, 8, 1)
@@ -104,13 +109,13 @@ def _evaluate(a: Assembler, place: int, keys: OwnerKeys) -> None:
 
 
 def _set_mark(a: Assembler, tags: OwnerTags, marks: MarkLayout) -> None:
-    a.emit(LOAD32, 2, 6, label=str(MARK))
+    a.emit(LOAD32, 2, 6, at=MARK)
     a.emit(AND32_CONST, 2, constant=~marks.class_mask)
     for number, places in tags.sets.items():
         a.constant(1, sum(1 << place for place in places))
-        a.emit(NOT_EQUAL, 8, 1, label=f"other{number}")
+        a.emit(NOT_EQUAL, 8, 1, at=f"other{number}")
         a.emit(OR32_CONST, 2, constant=marks.spread(number))
-        a.emit(JUMP, label="store")
+        a.emit(JUMP, at="store")
         a.label(f"other{number}")
     a.label("store")
-    a.emit(STORE32, 6, 2, label=str(MARK))
+    a.emit(STORE32, 6, 2, at=MARK)
