@@ -58,7 +58,20 @@ def server(host: Host, port: int) -> Iterator[None]:
 @contextlib.contextmanager
 def recorded(host: Host, path: Path) -> Iterator[None]:
     """tcpdump on a host's wire."""
-    words = ["tcpdump", "-Z", "root", "-Un", "-B", "65536", "-i", "eth0", "-w", str(path), "udp"]
+    words = [
+        "tcpdump",
+        "-Z",
+        "root",
+        "-Un",
+        "--immediate-mode",
+        "-B",
+        "65536",
+        "-i",
+        "eth0",
+        "-w",
+        str(path),
+        "udp",
+    ]
     with host.running(*words, end=signal.SIGINT) as process:
         wait_until("tcpdump", lambda: path.exists() and path.stat().st_size >= 24, process)
         yield
@@ -228,7 +241,7 @@ def report(seen: Seen) -> None:
     table.add_row("Mbit/s", *(f"{flow['bits_per_second'] / 1e6:.2f}" for flow in flows))
     table.add_row("jitter, ms", *(f"{flow['jitter_ms']:.3f}" for flow in flows))
     marks = (sum(map(tagged, seen.wire[port])) for port in (CUSTOMIZED, PLAIN))
-    table.add_row("datagrams with a tag on the wire", *map(str, marks))
+    table.add_row("… with a tag on the wire, the greeting included", *map(str, marks))
     console.print(table)
     for port, name in ((CUSTOMIZED, "under the policy"), (PLAIN, "beside it")):
         middle = seen.wire[port][len(seen.wire[port]) // 2]
