@@ -253,7 +253,7 @@ def check_settings(directory: Path, before: Settings, after: Settings) -> None:
     if fixed:
         was = getattr(before, fixed[0])
         raise Layer45Error(
-            f"{directory / 'layer45.toml'}: {fixed[0]}: it was {was!r} at the start; only a restart changes it"
+            f"{directory / 'layer45.toml'}: {fixed[0]}: it was {was!r} at the start; restart to change it"
         )
 
 
