@@ -7,12 +7,12 @@ the first time, it is logged with its traceback.
 import logging
 
 from cpython.pycapsule cimport PyCapsule_New
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
-    L45_ABI_VERSION, L45_DROP, L45_EGRESS, L45_ERROR, L45_INGRESS, L45_OPS_CAPSULE, L45_PASS, L45_REWRITTEN,
-    L45_EDITED, l45_context, l45_flow_key, l45_ops, l45_packet, l45_param, l45_verdict,
+    L45_ABI_VERSION, L45_DROP, L45_EGRESS, L45_ERROR, L45_OPS_CAPSULE, L45_PASS, L45_REWRITTEN,
+    L45_EDITED, l45_context, l45_ops, l45_packet, l45_param, l45_verdict,
 )
 from layer45.fastpath.packet cimport (
     PROTOCOL_TCP, editable, insert_back, load_be32, payload, payload_bytes, remove_back,

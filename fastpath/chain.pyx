@@ -190,7 +190,7 @@ cdef class Chain:
         return self.chain.flows
 
     def counters(self) -> dict:
-        """{"packets"… of the chain, "instances": [{"module": name, "counters": {name: value}}]}, summed over workers."""
+        """The chain's own by name, and "instances": [{"module": name, "counters": {name: value}}], over all workers."""
         totals = [self._total(at) for at in range(self.chain.counter_count)]
         result = dict(zip(CHAIN_COUNTER_NAMES, totals))
         at = CHAIN_COUNTERS

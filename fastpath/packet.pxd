@@ -25,12 +25,13 @@ cdef enum parse_result:
     PARSE_MALFORMED        # a length field or version that lies
     PARSE_FRAGMENT         # not the whole datagram
     PARSE_OTHER_PROTOCOL   # neither UDP nor TCP
-    PARSE_TOO_MANY_HEADERS # an IPv6 extension chain longer than MAXIMUM_EXTENSIONS
+    PARSE_TOO_MANY_HEADERS  # an IPv6 extension chain longer than MAXIMUM_EXTENSIONS
 
 cdef parse_result parse(l45_packet *packet) noexcept nogil
 cdef void seal(l45_packet *packet) noexcept nogil
 cdef void write_ipv4_word(l45_packet *packet, size_t offset, const uint8_t *word) noexcept nogil
 cdef void allow_fragments(l45_packet *packet, uint16_t identification) noexcept nogil
+cdef void identify(l45_packet *packet, uint16_t identification) noexcept nogil
 
 
 cdef inline uint16_t load_be16(const uint8_t *at) noexcept nogil:

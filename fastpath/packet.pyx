@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport (
-    L45_EDITED, L45_NO_SUM, L45_PARTIAL, L45_SUMMED, L45_TRUNCATED, l45_packet,
+    L45_EDITED, L45_PARTIAL, L45_SUMMED, L45_TRUNCATED, l45_packet,
 )
 from layer45.fastpath.checksum cimport sum_add, sum_bytes, sum_subtract
 
@@ -170,6 +170,18 @@ cdef void allow_fragments(l45_packet *packet, uint16_t identification) noexcept 
     word[0] = packet.data[6] & <uint8_t> ~IPV4_DONT_FRAGMENT
     word[1] = packet.data[7]
     write_ipv4_word(packet, 6, word)
+
+
+cdef void identify(l45_packet *packet, uint16_t identification) noexcept nogil:
+    """Gives an IPv4 copy an identification of its own, or fragments of copy and original would be put together.
+
+    One without (an atomic datagram, RFC 6864) stays without.
+    """
+    cdef uint8_t word[2]
+    if packet.ip_version != 4 or load_be16(packet.data + 4) == 0:
+        return
+    store_be16(word, identification if identification else 1)
+    write_ipv4_word(packet, 4, word)
 
 
 RESULTS = {

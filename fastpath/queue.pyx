@@ -16,10 +16,10 @@ import struct
 
 from libc.errno cimport ENOBUFS
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strlen
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
 
-from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_NEVER, L45_REWRITTEN, l45_verdict
+from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_verdict
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.inject cimport (
     inject, inject_too_big, injector_end, injector_flush, injector_start, l45_injector,
@@ -277,7 +277,6 @@ cdef class QueueLoop:
     cdef readonly Worker worker
     cdef readonly int queue
     cdef object binding
-
 
     def __cinit__(self, *args, **kwargs):
         memset(&self.loop, 0, sizeof(self.loop))

@@ -6,9 +6,9 @@ from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport L45_EGRESS, L45_GSO, L45_INGRESS, L45_PARTIAL, L45_TRUNCATED
 from layer45.fastpath.netlink cimport (
-    MSG_TRUNC, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NFNL_SUBSYS_QUEUE, NFQA_CAP_LEN, NFQA_IFINDEX_OUTDEV, NFQA_MARK,
+    NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NFNL_SUBSYS_QUEUE, NFQA_CAP_LEN, NFQA_IFINDEX_OUTDEV, NFQA_MARK,
     NFQA_PACKET_HDR, NFQA_PAYLOAD, NFQA_SKB_CSUMNOTREADY, NFQA_SKB_GSO, NFQA_SKB_INFO, NFQNL_MSG_PACKET, NLA_TYPE_MASK,
-    NLMSG_ERROR, iovec, load_u32, nfgenmsg, nfqnl_msg_packet_hdr, nlattr, nlmsghdr, ntohl,
+    NLMSG_ERROR, load_u32, nfgenmsg, nfqnl_msg_packet_hdr, nlattr, nlmsghdr, ntohl,
 )
 from layer45.fastpath.pool cimport HEAD_ROOM_BYTES, ORIGIN_QUEUED, TAIL_ROOM_BYTES, l45_carrier
 
@@ -19,7 +19,8 @@ cdef enum:
 cdef int slots_start(l45_slots *slots, uint32_t copy_bytes) noexcept nogil:
     """Slots for packets of up to copy_bytes. 0, or -1 when there is no memory."""
     cdef size_t message_bytes = MESSAGE_ROOM_BYTES + copy_bytes
-    cdef size_t stride = ((HEAD_ROOM_BYTES + message_bytes + TAIL_ROOM_BYTES + 4095) & ~<size_t> 4095) + SLOT_SHIFT_BYTES
+    cdef size_t pages = (HEAD_ROOM_BYTES + message_bytes + TAIL_ROOM_BYTES + 4095) & ~<size_t> 4095
+    cdef size_t stride = pages + SLOT_SHIFT_BYTES
     cdef uint32_t at
     memset(slots, 0, sizeof(l45_slots))
     slots.memory = <uint8_t *> calloc(BATCH, stride)

@@ -1,36 +1,32 @@
-"""Packets through chains: parse, flow, chain, verdict; and what modules ask of the engine on the way.
+"""Packets through chains: parse, flow, chain, verdict.
 
-A packet's way: worker_process -> _flow_of -> _run -> _settle. A clone's or a held packet's: host_resume -> _go_on ->
-_run -> _settle -> the sink. One thread drives a worker; only `published` and the counters are looked at by others.
+A packet's way: worker_process -> flow_of -> _run -> _settle. That of a clone or a held packet: owned.pyx. One thread
+drives a worker; only `published`, `current` and the counters are looked at by others.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
-    L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_INGRESS, L45_NEVER, L45_PASS,
-    L45_REWRITTEN, L45_TRUNCATED, L45_UNSET, l45_context, l45_flow_key, l45_host, l45_packet, l45_verdict,
+    L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_PASS, L45_REWRITTEN, L45_TRUNCATED,
+    l45_context, l45_packet, l45_verdict,
 )
 from layer45.fastpath.chain cimport (
     CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain, l45_class_table,
-    l45_instance,
 )
+from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.flow cimport (
-    flow_find, flow_hash, flow_idle, flow_insert, flow_key, flow_oldest, flow_remove, flow_touch, flows_end,
-    flows_start, l45_entry,
+    flow_idle, flow_oldest, flow_touch, flows_end, flows_start, l45_entry,
 )
+from layer45.fastpath.flow_life cimport enter, flow_close, flow_of, flow_tick
+from layer45.fastpath.owned cimport TIMER_OWNED, count_verdict, host_start, owned_go_on, random64
 from layer45.fastpath.packet cimport (
     PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, allow_fragments, parse,
     parse_result, seal,
 )
-from layer45.fastpath.pool cimport (
-    ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, l45_carrier, l45_owned, pool_copy, pool_end, pool_return, pool_start,
-)
-from layer45.fastpath.timer cimport (
-    l45_timer, wheel_arm, wheel_disarm, wheel_next_ns, wheel_pop, wheel_start,
-)
+from layer45.fastpath.pool cimport ORIGIN_QUEUED, l45_carrier, l45_owned, pool_end, pool_start
+from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
 
 from layer45.fastpath.counters import NAMES
 
@@ -38,39 +34,26 @@ cdef extern from *:
     """
     #define l45_load(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
     #define l45_store(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)
-    #define l45_add(pointer, value) __atomic_add_fetch(pointer, value, __ATOMIC_RELAXED)
     """
     l45_class_table *load_table "l45_load"(l45_class_table **) nogil
     void store_table "l45_store"(l45_class_table **, l45_class_table *) nogil
-    int64_t add_flows "l45_add"(int64_t *, int64_t) nogil
-
-cdef enum timer_kind:
-    TIMER_INSTANCE  # owner: the flow's entry
-    TIMER_OWNED     # owner: the packet
 
 cdef enum:
     DONT_FRAGMENT = 0x40  # in byte 6 of an IPv4 header
 
 
-# --- life ---------------------------------------------------------------------------------------------------------
-
 cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, uint32_t max_held, uint64_t seed,
                       uint64_t udp_idle_ns, uint64_t tcp_idle_ns) noexcept nogil:
     """0, or -1 when there is no memory."""
     memset(worker, 0, sizeof(l45_worker))
-    worker.host.abi_version = L45_ABI_VERSION
-    worker.host.struct_bytes = sizeof(l45_host)
-    worker.host.clone = _host_clone
-    worker.host.hold = _host_hold
-    worker.host.resume = _host_resume
-    worker.host.discard = _host_discard
-    worker.host.arm = _host_arm
-    worker.host.random = _host_random
+    host_start(&worker.host)
+    worker.run = _run
+    worker.settle = _settle
     worker.index = index
     worker.random_state = seed
-    worker.identification = 1
+    worker.identification = <uint32_t> random64(worker)
     wheel_start(&worker.wheel, 0)
-    if flows_start(&worker.flows, max_flows, _random(worker), udp_idle_ns, tcp_idle_ns) != 0:
+    if flows_start(&worker.flows, max_flows, random64(worker), udp_idle_ns, tcp_idle_ns) != 0:
         return -1
     return pool_start(&worker.pool, max_held)
 
@@ -97,43 +80,37 @@ cdef void worker_advance(l45_worker *worker, uint64_t now_ns) noexcept nogil:
         if timer.deadline_ns > worker.now_ns:
             worker.now_ns = timer.deadline_ns
         if timer.kind == TIMER_OWNED:
-            _go_on(worker, <l45_owned *> timer.owner)
+            owned_go_on(worker, <l45_owned *> timer.owner)
         else:
-            _tick(worker, <l45_entry *> timer.owner, timer)
+            flow_tick(worker, <l45_entry *> timer.owner, timer)
     if now_ns > worker.now_ns:
         worker.now_ns = now_ns
     while True:
         entry = flow_idle(&worker.flows, worker.now_ns)
         if entry == NULL:
             return
-        _close(worker, entry, COUNT_FLOWS_IDLE)
+        flow_close(worker, entry, COUNT_FLOWS_IDLE)
 
 
 cdef void worker_close_flows(l45_worker *worker) noexcept nogil:
     cdef l45_entry *entry = flow_oldest(&worker.flows)
     while entry != NULL:
-        _close(worker, entry, COUNT_FLOWS_CLOSED)
+        flow_close(worker, entry, COUNT_FLOWS_CLOSED)
         entry = flow_oldest(&worker.flows)
 
 
 # --- a packet's way -----------------------------------------------------------------------------------------------
 
 cdef l45_verdict worker_process(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
-    cdef l45_verdict verdict = _process(worker, carrier)
+    cdef l45_verdict verdict
+    if not carrier.packet.wire_bytes:
+        carrier.packet.wire_bytes = <uint32_t> (carrier.packet.tail - carrier.packet.data)
     worker.counters[COUNT_RECEIVED] += 1
     worker.counters[COUNT_RECEIVED_BYTES] += carrier.packet.wire_bytes
+    verdict = _process(worker, carrier)
     if verdict != L45_HOLD:
-        _count_verdict(worker, verdict)
+        count_verdict(worker, verdict)
     return verdict
-
-
-cdef inline void _count_verdict(l45_worker *worker, l45_verdict verdict) noexcept nogil:
-    if verdict == L45_PASS:
-        worker.counters[COUNT_PASSED] += 1
-    elif verdict == L45_REWRITTEN:
-        worker.counters[COUNT_REWRITTEN] += 1
-    else:
-        worker.counters[COUNT_DROPPED] += 1
 
 
 cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
@@ -156,12 +133,12 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
     if packet.flags & L45_TRUNCATED and chain.whole_payload:
         worker.counters[COUNT_TRUNCATED] += 1
         return _failed(worker, chain)
-    entry = _flow_of(worker, chain, packet)
+    entry = flow_of(worker, chain, packet)
     if entry == NULL:
         worker.counters[COUNT_MODULE_ERRORS] += 1
         return _failed(worker, chain)
     _count_flow(worker, entry, packet)
-    return _outcome(worker, entry.chain, carrier, _run(worker, entry, packet, _first(entry.chain, packet.direction)))
+    return _outcome(worker, carrier, entry, _run(worker, carrier, entry, _first(entry.chain, packet.direction)))
 
 
 cdef inline int _refusal(parse_result result) noexcept nogil:
@@ -176,15 +153,15 @@ cdef inline int _refusal(parse_result result) noexcept nogil:
     return COUNT_TOO_MANY_HEADERS
 
 
-cdef inline l45_verdict _outcome(l45_worker *worker, l45_chain *chain, l45_carrier *carrier,
+cdef inline l45_verdict _outcome(l45_worker *worker, l45_carrier *carrier, l45_entry *entry,
                                  l45_verdict verdict) noexcept nogil:
     """The queued packet's verdict. Whether it was taken decides, whatever the module said."""
     if carrier.packet.origin != ORIGIN_QUEUED:
         return L45_HOLD
     if verdict == L45_HOLD:
         worker.counters[COUNT_UNSET_VERDICTS] += 1
-        return _failed(worker, chain)
-    return _settle(worker, chain, carrier, verdict)
+        return _failed(worker, entry.chain)
+    return _settle(worker, carrier, entry, verdict)
 
 
 cdef inline void _count_flow(l45_worker *worker, l45_entry *entry, l45_packet *packet) noexcept nogil:
@@ -203,15 +180,16 @@ cdef inline int64_t _first(const l45_chain *chain, uint8_t direction) noexcept n
     return 0 if direction == L45_EGRESS else <int64_t> chain.count - 1
 
 
-cdef l45_verdict _run(l45_worker *worker, l45_entry *entry, l45_packet *packet, int64_t at) noexcept nogil:
+cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry, int64_t at) noexcept nogil:
     """The rest of the chain from instance at: PASS, DROP, HOLD or ERROR (counted)."""
+    cdef l45_packet *packet = &carrier.packet
     cdef l45_chain *chain = entry.chain
     cdef l45_context context
     cdef l45_verdict verdict
     cdef int64_t step = 1 if packet.direction == L45_EGRESS else -1
     while 0 <= at < <int64_t> chain.count:
         if chain.instances[at].runs[packet.direction]:
-            _enter(&context, worker, entry, at)
+            enter(&context, worker, entry, at)
             if packet.direction == L45_EGRESS:
                 verdict = chain.instances[at].ops.egress(&context, packet)
             else:
@@ -229,23 +207,10 @@ cdef l45_verdict _refused(l45_worker *worker, l45_verdict verdict) noexcept nogi
     return L45_ERROR
 
 
-cdef inline void _enter(l45_context *context, l45_worker *worker, l45_entry *entry, uint32_t at) noexcept nogil:
-    cdef l45_chain *chain = entry.chain
-    cdef l45_instance *instance = &chain.instances[at]
-    context.host = &worker.host
-    context.instance = instance.memory
-    context.state = entry.state + instance.state_offset
-    context.counters = chain.counters[worker.index] + instance.counter_offset
-    context.flow = &entry.key
-    context.now_ns = worker.now_ns
-    context.worker = worker
-    context.entry = entry
-    context.index = at
-
-
-cdef l45_verdict _settle(l45_worker *worker, l45_chain *chain, l45_carrier *carrier,
+cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *entry,
                          l45_verdict verdict) noexcept nogil:
     """What the chain said as what is to be done, with the packet ready to leave."""
+    cdef l45_chain *chain = entry.chain
     cdef uint32_t before_bytes = carrier.packet.wire_bytes
     if verdict == L45_ERROR:
         return _failed(worker, chain)
@@ -283,234 +248,6 @@ cdef l45_verdict _failed(l45_worker *worker, const l45_chain *chain) noexcept no
         return L45_DROP
     worker.counters[COUNT_FAILED_OPEN] += 1
     return L45_PASS
-
-
-# --- flows --------------------------------------------------------------------------------------------------------
-
-cdef l45_entry *_flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil:
-    """The packet's flow, opened if it is new or if its policy has another chain now; NULL when a module refused it."""
-    cdef l45_flow_key key
-    cdef uint64_t hash
-    cdef l45_entry *entry
-    flow_key(packet, &key)
-    hash = flow_hash(&worker.flows, &key)
-    entry = flow_find(&worker.flows, &key, hash)
-    if entry != NULL:
-        if entry.chain == chain or entry.chain.sticky:
-            return entry
-        _close(worker, entry, COUNT_FLOWS_CLOSED)
-    return _open(worker, chain, &key, hash)
-
-
-cdef l45_entry *_open(l45_worker *worker, l45_chain *chain, const l45_flow_key *key, uint64_t hash) noexcept nogil:
-    cdef l45_entry *entry
-    cdef uint8_t *block = <uint8_t *> calloc(1, chain.flow_bytes + 1)
-    cdef uint32_t at
-    if block == NULL:
-        return NULL
-    entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
-    if entry == NULL:
-        _close(worker, flow_oldest(&worker.flows), COUNT_FLOWS_EVICTED)
-        entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
-    entry.chain = chain
-    entry.timers = <l45_timer *> block
-    entry.state = block
-    add_flows(&chain.flows, 1)
-    worker.counters[COUNT_FLOWS_OPENED] += 1
-    for at in range(chain.count):
-        entry.timers[at].kind = TIMER_INSTANCE
-        entry.timers[at].owner = entry
-    return entry if _open_modules(worker, entry) else NULL
-
-
-cdef bint _open_modules(l45_worker *worker, l45_entry *entry) noexcept nogil:
-    cdef l45_context context
-    cdef uint32_t at
-    for at in range(entry.chain.count):
-        if entry.chain.instances[at].ops.flow_open != NULL:
-            _enter(&context, worker, entry, at)
-            if entry.chain.instances[at].ops.flow_open(&context) != 0:
-                _close_modules(worker, entry, at)
-                _forget(worker, entry, COUNT_FLOWS_CLOSED)
-                return False
-    return True
-
-
-cdef void _close(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
-    _close_modules(worker, entry, entry.chain.count)
-    _forget(worker, entry, why)
-
-
-cdef void _close_modules(l45_worker *worker, l45_entry *entry, uint32_t count) noexcept nogil:
-    cdef l45_context context
-    cdef uint32_t at
-    for at in range(count):
-        if entry.chain.instances[at].ops.flow_close != NULL:
-            _enter(&context, worker, entry, at)
-            entry.chain.instances[at].ops.flow_close(&context)
-
-
-cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
-    """Ends what modules left: a held packet passes as it came, a delayed copy is lost."""
-    cdef l45_owned *owned
-    cdef uint32_t at
-    while entry.owned != NULL:
-        owned = <l45_owned *> entry.owned
-        _release(worker, owned)
-        _finish(worker, owned, L45_PASS if owned.carrier.packet.origin == ORIGIN_HELD else L45_DROP)
-    for at in range(entry.chain.count):
-        wheel_disarm(&worker.wheel, &entry.timers[at])
-    add_flows(&entry.chain.flows, -1)
-    worker.counters[why] += 1
-    free(entry.timers)
-    entry.timers = NULL
-    flow_remove(&worker.flows, entry)
-
-
-cdef void _tick(l45_worker *worker, l45_entry *entry, l45_timer *timer) noexcept nogil:
-    cdef l45_context context
-    cdef uint32_t at = <uint32_t> (timer - entry.timers)
-    if entry.chain.instances[at].ops.tick != NULL:
-        _enter(&context, worker, entry, at)
-        entry.chain.instances[at].ops.tick(&context)
-
-
-# --- packets that modules own ---------------------------------------------------------------------------------------
-
-cdef l45_owned *_take(l45_context *context, const l45_carrier *source, uint8_t origin) noexcept nogil:
-    cdef l45_worker *worker = <l45_worker *> context.worker
-    cdef l45_owned *owned = pool_copy(&worker.pool, source)
-    if owned == NULL:
-        worker.counters[COUNT_POOL_EMPTY] += 1
-        return NULL
-    owned.carrier.packet.origin = origin
-    owned.timer.next = NULL
-    owned.timer.kind = TIMER_OWNED
-    owned.timer.owner = owned
-    owned.flow = context.entry
-    _own(owned, context.index)
-    return owned
-
-
-cdef void _own(l45_owned *owned, uint32_t index) noexcept nogil:
-    cdef l45_entry *entry = <l45_entry *> owned.flow
-    owned.index = index
-    owned.taken = 1
-    owned.previous = NULL
-    owned.next = <l45_owned *> entry.owned
-    if owned.next != NULL:
-        owned.next.previous = owned
-    entry.owned = owned
-
-
-cdef void _release(l45_worker *worker, l45_owned *owned) noexcept nogil:
-    """Takes the packet from its module."""
-    wheel_disarm(&worker.wheel, &owned.timer)
-    if owned.next != NULL:
-        owned.next.previous = owned.previous
-    if owned.previous != NULL:
-        owned.previous.next = owned.next
-    else:
-        (<l45_entry *> owned.flow).owned = owned.next
-    owned.taken = 0
-
-
-cdef void _go_on(l45_worker *worker, l45_owned *owned) noexcept nogil:
-    """Runs the rest of the chain on an owned packet; a later instance may take it again."""
-    cdef l45_entry *entry = <l45_entry *> owned.flow
-    cdef uint32_t serial = owned.serial
-    cdef int64_t step = 1 if owned.carrier.packet.direction == L45_EGRESS else -1
-    cdef l45_verdict verdict
-    _release(worker, owned)
-    verdict = _run(worker, entry, &owned.carrier.packet, <int64_t> owned.index + step)
-    if owned.serial != serial or owned.taken:
-        return
-    if verdict == L45_HOLD:
-        worker.counters[COUNT_UNSET_VERDICTS] += 1
-        verdict = L45_ERROR
-    if verdict == L45_ERROR and owned.carrier.packet.origin == ORIGIN_CLONE:
-        verdict = L45_DROP
-    _finish(worker, owned, _settle(worker, entry.chain, &owned.carrier, verdict))
-
-
-cdef void _finish(l45_worker *worker, l45_owned *owned, l45_verdict verdict) noexcept nogil:
-    if owned.carrier.packet.origin == ORIGIN_HELD:
-        worker.counters[COUNT_HELD] -= 1
-        _count_verdict(worker, verdict)
-        worker.sink.finish(worker.sink.self, &owned.carrier, verdict)
-    else:
-        worker.counters[COUNT_CLONES_ENDED] += 1
-        if verdict != L45_DROP:
-            worker.sink.finish(worker.sink.self, &owned.carrier, verdict)
-    pool_return(&worker.pool, owned)
-
-
-# --- host services --------------------------------------------------------------------------------------------------
-
-cdef l45_packet *_host_clone(l45_context *context, const l45_packet *packet) noexcept nogil:
-    cdef l45_worker *worker = <l45_worker *> context.worker
-    cdef l45_owned *owned
-    if packet.flags & L45_TRUNCATED:
-        return NULL
-    owned = _take(context, <const l45_carrier *> packet, ORIGIN_CLONE)
-    if owned == NULL:
-        return NULL
-    worker.counters[COUNT_CLONES] += 1
-    return &owned.carrier.packet
-
-
-cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept nogil:
-    cdef l45_worker *worker = <l45_worker *> context.worker
-    cdef l45_owned *owned
-    if packet.origin != ORIGIN_QUEUED:
-        owned = <l45_owned *> packet
-        if not owned.taken:
-            _own(owned, context.index)
-        return packet
-    owned = _take(context, <const l45_carrier *> packet, ORIGIN_HELD)
-    if owned == NULL:
-        return NULL
-    packet.origin = ORIGIN_HELD
-    worker.counters[COUNT_HELD] += 1
-    return &owned.carrier.packet
-
-
-cdef void _host_resume(l45_context *context, l45_packet *packet, uint64_t when_ns) noexcept nogil:
-    cdef l45_worker *worker = <l45_worker *> context.worker
-    cdef l45_owned *owned = <l45_owned *> packet
-    if when_ns > worker.now_ns:
-        wheel_arm(&worker.wheel, &owned.timer, when_ns)
-    else:
-        _go_on(worker, owned)
-
-
-cdef void _host_discard(l45_context *context, l45_packet *packet) noexcept nogil:
-    cdef l45_worker *worker = <l45_worker *> context.worker
-    _release(worker, <l45_owned *> packet)
-    _finish(worker, <l45_owned *> packet, L45_DROP)
-
-
-cdef void _host_arm(l45_context *context, uint64_t when_ns) noexcept nogil:
-    cdef l45_worker *worker = <l45_worker *> context.worker
-    cdef l45_timer *timer = &(<l45_entry *> context.entry).timers[context.index]
-    if when_ns == L45_NEVER:
-        wheel_disarm(&worker.wheel, timer)
-    else:
-        wheel_arm(&worker.wheel, timer, when_ns)
-
-
-cdef uint64_t _host_random(l45_context *context) noexcept nogil:
-    return _random(<l45_worker *> context.worker)
-
-
-cdef uint64_t _random(l45_worker *worker) noexcept nogil:
-    """splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    cdef uint64_t value
-    worker.random_state += <uint64_t> 0x9E3779B97F4A7C15ULL
-    value = worker.random_state
-    value = (value ^ (value >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
-    value = (value ^ (value >> 27)) * <uint64_t> 0x94D049BB133111EBULL
-    return value ^ (value >> 31)
 
 
 # --- the control plane's view -----------------------------------------------------------------------------------------

@@ -84,7 +84,9 @@ def _engine_value(plan: InstancePlan, name: str) -> object:
 class _Queue:
     """One bound queue with its worker and its thread."""
 
-    def __init__(self, settings: Settings, plan: QueuePlan, number: int, index: int, marks: MarkLayout) -> None:
+    def __init__(
+        self, settings: Settings, plan: QueuePlan, number: int, index: int, marks: MarkLayout
+    ) -> None:
         self.plan = plan
         self.number = number
         self.worker = Worker(
@@ -207,12 +209,12 @@ class Engine:
             del self._queues[queue.number]
 
     def status(self) -> dict[str, Any]:
-        """{"queues": [...]}: number, group, whether its thread lives, packets waiting and dropped in the kernel."""
+        """{"queues": [...]}: number, group, thread alive, packets waiting and dropped in the kernel."""
         kernel = _kernel_queues()
         return {"queues": [_describe(queue, kernel) for queue in self._queues.values()]}
 
     def stats(self) -> dict[str, Any]:
-        """The engine's counters summed over all workers since the start, each policy's, and what they mean."""
+        """The engine's counters over all workers since the start, each policy's, and what they mean."""
         total = Counter(self._past)
         for queue in self._queues.values():
             total.update(queue.worker.counters())
@@ -280,7 +282,7 @@ def _chain_stats(chain: Chain) -> dict[str, Any]:
 def _flow(flow: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
     return {
         **flow,
-        "policy": names.get(flow.pop("class"), ""),
+        "policy": names.get(flow["class"], ""),
         "local": _endpoint(*flow["local"]),
         "remote": _endpoint(*flow["remote"]),
     }

@@ -1,0 +1,102 @@
+"""See flow_life.pxd."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from layer45.fastpath.abi cimport l45_context, l45_flow_key, l45_packet
+from layer45.fastpath.chain cimport l45_chain
+from layer45.fastpath.core cimport l45_worker
+from layer45.fastpath.counters cimport COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_OPENED
+from layer45.fastpath.flow cimport (
+    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, l45_entry,
+)
+from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon
+from layer45.fastpath.timer cimport l45_timer, wheel_disarm
+
+cdef extern from *:
+    """
+    #define l45_add(pointer, value) __atomic_add_fetch(pointer, value, __ATOMIC_RELAXED)
+    """
+    int64_t add_flows "l45_add"(int64_t *, int64_t) nogil
+
+
+cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil:
+    cdef l45_flow_key key
+    cdef uint64_t hash
+    cdef l45_entry *entry
+    flow_key(packet, &key)
+    hash = flow_hash(&worker.flows, &key)
+    entry = flow_find(&worker.flows, &key, hash)
+    if entry != NULL:
+        if entry.chain == chain or entry.chain.sticky:
+            return entry
+        flow_close(worker, entry, COUNT_FLOWS_CLOSED)
+    return _open(worker, chain, &key, hash)
+
+
+cdef l45_entry *_open(l45_worker *worker, l45_chain *chain, const l45_flow_key *key, uint64_t hash) noexcept nogil:
+    cdef l45_entry *entry
+    cdef uint8_t *block = <uint8_t *> calloc(1, chain.flow_bytes + 1)
+    cdef uint32_t at
+    if block == NULL:
+        return NULL
+    entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
+    if entry == NULL:
+        flow_close(worker, flow_oldest(&worker.flows), COUNT_FLOWS_EVICTED)
+        entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
+    entry.chain = chain
+    entry.timers = <l45_timer *> block
+    entry.state = block
+    add_flows(&chain.flows, 1)
+    worker.counters[COUNT_FLOWS_OPENED] += 1
+    for at in range(chain.count):
+        entry.timers[at].kind = TIMER_INSTANCE
+        entry.timers[at].owner = entry
+    return entry if _open_modules(worker, entry) else NULL
+
+
+cdef bint _open_modules(l45_worker *worker, l45_entry *entry) noexcept nogil:
+    cdef l45_context context
+    cdef uint32_t at
+    for at in range(entry.chain.count):
+        if entry.chain.instances[at].ops.flow_open != NULL:
+            enter(&context, worker, entry, at)
+            if entry.chain.instances[at].ops.flow_open(&context) != 0:
+                _close_modules(worker, entry, at)
+                _forget(worker, entry, COUNT_FLOWS_CLOSED)
+                return False
+    return True
+
+
+cdef void flow_close(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
+    _close_modules(worker, entry, entry.chain.count)
+    _forget(worker, entry, why)
+
+
+cdef void _close_modules(l45_worker *worker, l45_entry *entry, uint32_t count) noexcept nogil:
+    cdef l45_context context
+    cdef uint32_t at
+    for at in range(count):
+        if entry.chain.instances[at].ops.flow_close != NULL:
+            enter(&context, worker, entry, at)
+            entry.chain.instances[at].ops.flow_close(&context)
+
+
+cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
+    cdef uint32_t at
+    owned_abandon(worker, entry)
+    for at in range(entry.chain.count):
+        wheel_disarm(&worker.wheel, &entry.timers[at])
+    add_flows(&entry.chain.flows, -1)
+    worker.counters[why] += 1
+    free(entry.timers)
+    entry.timers = NULL
+    flow_remove(&worker.flows, entry)
+
+
+cdef void flow_tick(l45_worker *worker, l45_entry *entry, l45_timer *timer) noexcept nogil:
+    cdef l45_context context
+    cdef uint32_t at = <uint32_t> (timer - entry.timers)
+    if entry.chain.instances[at].ops.tick != NULL:
+        enter(&context, worker, entry, at)
+        entry.chain.instances[at].ops.tick(&context)

@@ -1,0 +1,174 @@
+"""See owned.pxd. A packet's way: take -> (a timer) -> owned_go_on -> the rest of the chain -> the sink."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from layer45.fastpath.abi cimport (
+    L45_ABI_VERSION, L45_DROP, L45_EGRESS, L45_ERROR, L45_HOLD, L45_NEVER, L45_PASS, L45_TRUNCATED, l45_context,
+    l45_host, l45_packet, l45_verdict,
+)
+from layer45.fastpath.core cimport l45_worker
+from layer45.fastpath.counters cimport (
+    COUNT_CLONES, COUNT_CLONES_ENDED, COUNT_HELD, COUNT_POOL_EMPTY, COUNT_UNSET_VERDICTS,
+)
+from layer45.fastpath.flow cimport l45_entry
+from layer45.fastpath.packet cimport identify
+from layer45.fastpath.pool cimport (
+    ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, l45_carrier, l45_owned, pool_copy, pool_return,
+)
+from layer45.fastpath.timer cimport l45_timer, wheel_arm, wheel_disarm
+
+
+cdef void host_start(l45_host *host) noexcept nogil:
+    host.abi_version = L45_ABI_VERSION
+    host.struct_bytes = sizeof(l45_host)
+    host.clone = _host_clone
+    host.hold = _host_hold
+    host.resume = _host_resume
+    host.discard = _host_discard
+    host.arm = _host_arm
+    host.random = _host_random
+
+
+cdef l45_owned *_take(l45_context *context, const l45_carrier *source, uint8_t origin) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned = pool_copy(&worker.pool, source)
+    if owned == NULL:
+        worker.counters[COUNT_POOL_EMPTY] += 1
+        return NULL
+    owned.carrier.packet.origin = origin
+    owned.timer.next = NULL
+    owned.timer.kind = TIMER_OWNED
+    owned.timer.owner = owned
+    owned.flow = context.entry
+    _own(owned, context.index)
+    return owned
+
+
+cdef void _own(l45_owned *owned, uint32_t index) noexcept nogil:
+    cdef l45_entry *entry = <l45_entry *> owned.flow
+    owned.index = index
+    owned.taken = 1
+    owned.previous = NULL
+    owned.next = <l45_owned *> entry.owned
+    if owned.next != NULL:
+        owned.next.previous = owned
+    entry.owned = owned
+
+
+cdef void _release(l45_worker *worker, l45_owned *owned) noexcept nogil:
+    """Takes the packet from its module."""
+    wheel_disarm(&worker.wheel, &owned.timer)
+    if owned.next != NULL:
+        owned.next.previous = owned.previous
+    if owned.previous != NULL:
+        owned.previous.next = owned.next
+    else:
+        (<l45_entry *> owned.flow).owned = owned.next
+    owned.taken = 0
+
+
+cdef void owned_go_on(l45_worker *worker, l45_owned *owned) noexcept nogil:
+    cdef l45_entry *entry = <l45_entry *> owned.flow
+    cdef uint32_t serial = owned.serial
+    cdef int64_t step = 1 if owned.carrier.packet.direction == L45_EGRESS else -1
+    cdef l45_verdict verdict
+    _release(worker, owned)
+    verdict = worker.run(worker, &owned.carrier, entry, <int64_t> owned.index + step)
+    if owned.serial != serial or owned.taken:
+        return
+    if verdict == L45_HOLD:
+        worker.counters[COUNT_UNSET_VERDICTS] += 1
+        verdict = L45_ERROR
+    if verdict == L45_ERROR and owned.carrier.packet.origin == ORIGIN_CLONE:
+        verdict = L45_DROP
+    _finish(worker, owned, worker.settle(worker, &owned.carrier, entry, verdict))
+
+
+cdef void _finish(l45_worker *worker, l45_owned *owned, l45_verdict verdict) noexcept nogil:
+    if owned.carrier.packet.origin == ORIGIN_HELD:
+        worker.counters[COUNT_HELD] -= 1
+        count_verdict(worker, verdict)
+        worker.sink.finish(worker.sink.self, &owned.carrier, verdict)
+    else:
+        worker.counters[COUNT_CLONES_ENDED] += 1
+        if verdict != L45_DROP:
+            worker.sink.finish(worker.sink.self, &owned.carrier, verdict)
+    pool_return(&worker.pool, owned)
+
+
+cdef void owned_abandon(l45_worker *worker, l45_entry *entry) noexcept nogil:
+    cdef l45_owned *owned
+    while entry.owned != NULL:
+        owned = <l45_owned *> entry.owned
+        _release(worker, owned)
+        _finish(worker, owned, L45_PASS if owned.carrier.packet.origin == ORIGIN_HELD else L45_DROP)
+
+
+# --- host services: what a module calls -------------------------------------------------------------------------------
+
+cdef l45_packet *_host_clone(l45_context *context, const l45_packet *packet) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned
+    if packet.flags & L45_TRUNCATED:
+        return NULL
+    owned = _take(context, <const l45_carrier *> packet, ORIGIN_CLONE)
+    if owned == NULL:
+        return NULL
+    worker.counters[COUNT_CLONES] += 1
+    worker.identification += 1
+    identify(&owned.carrier.packet, <uint16_t> worker.identification)
+    return &owned.carrier.packet
+
+
+cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned
+    if packet.origin != ORIGIN_QUEUED:
+        owned = <l45_owned *> packet
+        if not owned.taken:
+            _own(owned, context.index)
+        return packet
+    owned = _take(context, <const l45_carrier *> packet, ORIGIN_HELD)
+    if owned == NULL:
+        return NULL
+    packet.origin = ORIGIN_HELD
+    worker.counters[COUNT_HELD] += 1
+    return &owned.carrier.packet
+
+
+cdef void _host_resume(l45_context *context, l45_packet *packet, uint64_t when_ns) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_owned *owned = <l45_owned *> packet
+    if when_ns > worker.now_ns:
+        wheel_arm(&worker.wheel, &owned.timer, when_ns)
+    else:
+        owned_go_on(worker, owned)
+
+
+cdef void _host_discard(l45_context *context, l45_packet *packet) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    _release(worker, <l45_owned *> packet)
+    _finish(worker, <l45_owned *> packet, L45_DROP)
+
+
+cdef void _host_arm(l45_context *context, uint64_t when_ns) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_timer *timer = &(<l45_entry *> context.entry).timers[context.index]
+    if when_ns == L45_NEVER:
+        wheel_disarm(&worker.wheel, timer)
+    else:
+        wheel_arm(&worker.wheel, timer, when_ns)
+
+
+cdef uint64_t _host_random(l45_context *context) noexcept nogil:
+    return random64(<l45_worker *> context.worker)
+
+
+cdef uint64_t random64(l45_worker *worker) noexcept nogil:
+    """splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    cdef uint64_t value
+    worker.random_state += <uint64_t> 0x9E3779B97F4A7C15ULL
+    value = worker.random_state
+    value = (value ^ (value >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
+    value = (value ^ (value >> 27)) * <uint64_t> 0x94D049BB133111EBULL
+    return value ^ (value >> 31)
