@@ -26,10 +26,15 @@ class InstancePlan:
 
 @dataclass(frozen=True)
 class Link:
-    """An instance and the place it comes from; problems with it are told there."""
+    """An instance, and where a policy has it from: an entry of its chain, or an element of its include."""
 
     instance: InstancePlan
     place: Place
+    included: bool = False
+
+    def at(self, key: str) -> Place:
+        """Where to tell of a problem with a key of the entry."""
+        return self.place if self.included else self.place.child(key)
 
     @property
     def name(self) -> str:
@@ -102,7 +107,7 @@ def chain_faults(links: Sequence[Link], protocols: Sequence[str], complete: bool
 
 def instance_faults(link: Link, protocols: Sequence[str]) -> list[Fault]:
     """Why one instance cannot work for these protocols."""
-    manifest, place = link.instance.module.manifest, link.place.child("module")
+    manifest, place = link.instance.module.manifest, link.at("module")
     found = []
     missing = [each for each in protocols if each not in manifest.transports]
     growth = [each.evaluate(link.instance.values) for each in (manifest.growth_front, manifest.growth_back)]
@@ -129,16 +134,20 @@ def _ordering_faults(links: Sequence[Link]) -> list[Fault]:
     try:
         TopologicalSorter(before).prepare()
     except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        return [
-            (links[0].place.child("module"), f"the modules' runs_after and runs_before contradict: {circle}")
-        ]
+        circle = " -> ".join(_from_the_first_name(error.args[1]))
+        return [(links[0].at("module"), f"the modules' runs_after and runs_before contradict: {circle}")]
     return [
-        (later.place.child("module"), f"module {later.name} must stand before {earlier.name} in the chain")
+        (later.at("module"), f"module {later.name} must stand before {earlier.name} in the chain")
         for position, later in enumerate(links)
         for earlier in links[:position]
         if later.name in before.get(earlier.name, ())
     ]
+
+
+def _from_the_first_name(circle: list[str]) -> list[str]:
+    """The circle [a, …, a] begun with the first name in the alphabet, to tell of it in one way only."""
+    start = circle.index(min(circle))
+    return [*circle[start:-1], *circle[:start], circle[start]]
 
 
 def _constraints(links: Sequence[Link]) -> dict[str, set[str]]:
@@ -159,7 +168,7 @@ def _need_faults(links: Sequence[Link]) -> list[Fault]:
         for key, value, need in _needs(link.instance):
             if not any(_provides(each.instance, need, link.instance) for each in links[position + 1 :]):
                 text = f'"{value}" needs "{need}" from a module behind {link.name} in the chain; none there'
-                found.append((link.place.child(key), f"{text} provides it"))
+                found.append((link.at(key), f"{text} provides it"))
     return found
 
 
@@ -179,7 +188,7 @@ def cautions(links: Sequence[Link]) -> list[Fault]:
     """What works in replay but not live."""
     text = "sends packets of its own on ingress; the engine can do that in replay only"
     return [
-        (link.place.child("module"), f"module {link.name} {text}")
+        (link.at("module"), f"module {link.name} {text}")
         for link in links
         if "ingress" in link.instance.directions and "ingress" in link.instance.module.manifest.emits
     ]

@@ -100,7 +100,7 @@ def _included_links(
     for index, name in enumerate(policy.include):
         place = policy.place.child("include", index)
         for part in _parts(name, policies, seen):
-            yield from (link and Link(link.instance, place) for link in own[part])
+            yield from (link and Link(link.instance, place, included=True) for link in own[part])
 
 
 def _parts(name: str, policies: Mapping[str, Policy], seen: set[str]) -> list[str]:

@@ -37,7 +37,7 @@ class Settings:
     max_held: Annotated[int, Meta(ge=0, le=1 << 20)] = 1024  # held and delayed packets per worker
     queue_length: Annotated[int, Meta(ge=1, le=1 << 20)] = 4096  # packets the kernel may keep per queue
     module_dirs: tuple[str, ...] = (DEFAULT_MODULE_DIR,)  # absolute; searched after the shipped ones
-    seed: Annotated[int, Meta(ge=0, le=(1 << 64) - 1)] = 0  # 0: from the system
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0  # 0: from the system
 
     @property
     def marks(self) -> MarkLayout:

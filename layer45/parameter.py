@@ -48,8 +48,8 @@ class Parameter:
             "choice": "one of " + ", ".join(f'"{each}"' for each in self.choices),
             "range": f'a range such as "0-100", or one integer,{self._shown_bounds or " >= 0"}',
         }[self.type]
-        redundant = not self.unit or self.unit in (self.type, "bytes")
-        return words if redundant else f"{words} ({self.unit})"
+        told = self.unit == "bytes" and self.type in ("bytes", "text")
+        return words if told or not self.unit else f"{words} ({self.unit})"
 
     @property
     def _shown_bounds(self) -> str:

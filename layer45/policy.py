@@ -101,10 +101,11 @@ def read_policies(directory: Path, problems: Problems) -> dict[str, Policy]:
 def _files(directory: Path, problems: Problems) -> list[Path]:
     try:
         return sorted(file for file in directory.iterdir() if file.suffix == ".toml")
-    except (FileNotFoundError, NotADirectoryError):
-        return []  # config.py judges the directory above; the loader warns when there is no policy
+    except FileNotFoundError:
+        return []  # the loader warns when there is no policy
     except OSError as error:
-        problems.add_file(directory, f"cannot be read: {error.strerror}")
+        if directory.parent.is_dir():  # else config.py has told of it
+            problems.add_file(directory, f"cannot be read: {error.strerror}")
         return []
 
 

@@ -85,7 +85,7 @@ def _words(kind: inspect.Type) -> str:
         case inspect.VarTupleType(item_type=item):
             return f"list of {_words(item)}"
         case inspect.UnionType(types=types):
-            return " or ".join(_words(each) for each in types)
+            return " or ".join(_words(each) for each in types if not isinstance(each, inspect.NoneType))
     return _PLAIN_WORDS.get(type(kind), "a value")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from layer45.problems import Place, Problems
 from layer45.toml_lines import key_lines
 
-_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def read_toml(file: Path, problems: Problems) -> tuple[dict[str, Any], Place] | None:
@@ -28,7 +28,17 @@ def read_toml(file: Path, problems: Problems) -> tuple[dict[str, Any], Place] | 
 
 
 def _syntax_error(message: str, text: str) -> tuple[str, int]:
-    found = _POSITION.search(message)
-    line = int(found[1]) if found and found[1] else text.rstrip("\n").count("\n") + 1
     plain = _POSITION.sub("", message)
-    return f"not valid TOML: {plain[:1].lower()}{plain[1:]}", line if found else 0
+    plain = f"not valid TOML: {plain[:1].lower()}{plain[1:]}"
+    found = _POSITION.search(message)
+    if not found:
+        return plain, 0
+    if not found[1]:
+        return plain, text.rstrip("\n").count("\n") + 1
+    return plain + _broken_line(plain, text, int(found[1]), int(found[2])), int(found[1])
+
+
+def _broken_line(plain: str, text: str, line: int, column: int) -> str:
+    """A hint for the mistake that is made most: the parser wants a key where an inline table's line ends."""
+    ends_there = len(text.split("\n")[line - 1]) < column
+    return "; a table in { } must stand on one line" if ends_there and "for a key part" in plain else ""
