@@ -1,11 +1,13 @@
 """drop in plain Python. Rates are kept as a bucket that fills, where the hot code keeps a time (GCRA)."""
 
+from fractions import Fraction
+
 
 class Bucket:
     """Full at first; a packet takes its cost or is beyond the rate."""
 
     def __init__(self, per_s, burst):
-        self.per_ns = per_s / 1e9
+        self.per_ns = Fraction(per_s) / 10**9  # exact: a float would be late by a hair
         self.burst = self.level = burst
         self.time_ns = 0
 

@@ -8,7 +8,6 @@ MARK = struct.Struct("!2sBBIII")  # magic, version, copy, epoch, number, check
 MAGIC = b"LD"
 WINDOW_NUMBERS = 1024
 MOST_STALE = 64
-LARGEST_PAYLOAD_BYTES = 65507
 NUMBERS = 1 << 32
 
 
@@ -20,7 +19,7 @@ def fnv1a(content):
 
 
 def mark_of(datagram_bytes, copy, epoch, number, version=VERSION):
-    check = fnv1a(struct.pack("!HBBII", datagram_bytes, version, copy, epoch, number))
+    check = fnv1a(struct.pack("!HBBII", datagram_bytes % 65536, version, copy, epoch, number))
     return MARK.pack(MAGIC, version, copy, epoch, number, check)
 
 
@@ -53,17 +52,19 @@ class Module:
 
     def egress(self, packet):
         payload, state = packet.payload, packet.flow.state
-        if len(payload) + MARK.size > LARGEST_PAYLOAD_BYTES:
-            self.count("no_room")
-            raise ValueError("no room for a mark")
         epoch = state.setdefault("epoch", random.getrandbits(32))
         number = state.get("next", 0)
+        try:
+            packet.payload = payload + mark_of(len(payload), 0, epoch, number)
+        except ValueError:
+            self.count("no_room")
+            raise
         state["next"] = (number + 1) % NUMBERS
         self.count("marked")
         for copy in range(1, self.copies):
-            packet.emit(payload + mark_of(len(payload), copy, epoch, number), after_ms=copy * self.spacing_ms)
-            self.count("copies_sent")
-        packet.payload = payload + mark_of(len(payload), 0, epoch, number)
+            content = payload + mark_of(len(payload), copy, epoch, number)
+            sent = packet.emit(content, after_ms=copy * self.spacing_ms)
+            self.count("copies_sent" if sent else "not_copied")
 
     def ingress(self, packet):
         payload, mark = packet.payload[: -MARK.size], packet.payload[-MARK.size :]

@@ -6,7 +6,7 @@ The class must be named Module. Everything it can do with a packet is used or na
 import zlib
 
 STORED, DEFLATED = 0, 1  # the header byte: what follows it
-LONGEST_PAYLOAD_BYTES = 65507  # UDP over IPv4; nothing longer can have been sent
+LONGEST_PAYLOAD_BYTES = 65507  # of UDP over IPv4; nothing longer can have been sent
 
 
 class Module:
@@ -19,17 +19,21 @@ class Module:
 
     def egress(self, packet):
         """The application sent it; what we leave in packet.payload goes on through the chain."""
-        payload = packet.payload
-        if len(payload) >= LONGEST_PAYLOAD_BYTES:
-            self.count("no_room")
-            raise ValueError("no room for the header byte")  # any exception: the policy's on_failure decides
-        packed = zlib.compress(payload, self.level)
-        if len(packed) < len(payload):
+        packed = zlib.compress(packet.payload, self.level)
+        if len(packed) < len(packet.payload):
             packet.payload = bytes([DEFLATED]) + packed
             self.count("compressed")
         else:
-            packet.payload = bytes([STORED]) + payload
-            self.count("stored")
+            self.store(packet)
+
+    def store(self, packet):
+        """One byte longer than before, for which there may be no room."""
+        try:
+            packet.payload = bytes([STORED]) + packet.payload
+        except ValueError:
+            self.count("no_room")
+            raise  # any exception: the policy's on_failure decides what becomes of the packet
+        self.count("stored")
 
     def ingress(self, packet):
         """It came from the network, perhaps from an enemy: at worst it is dropped and counted."""

@@ -74,7 +74,7 @@ cdef inline void apply_word(uint8_t *at, uint64_t word, uint32_t count) noexcept
 
 
 cdef void apply_stream(uint8_t *at, uint32_t count, uint64_t base, uint64_t position) noexcept nogil:
-    """XORs keystream bytes [position, position + count). Block i of 8 bytes is stream_word(base + i * STEP)."""
+    """XORs keystream bytes [position, position + count). Block i, 8 bytes: stream_word(base + i * STEP)."""
     cdef uint64_t word = base + (position >> 3) * STEP
     cdef uint32_t skip = position & 7
     cdef uint32_t part = min(8 - skip, count)

@@ -6,7 +6,6 @@ VERSION = 1
 FIXED = struct.Struct("!2sBBII")  # magic, version, identity's length, check, sequence
 MAGIC = b"LT"
 LARGEST_IDENTITY_BYTES = 32
-LARGEST_PAYLOAD_BYTES = 65507
 RESTART_DISTANCE = 65536
 NUMBERS = 1 << 32
 
@@ -19,7 +18,7 @@ def fnv1a(content):
 
 
 def check_of(identity, datagram_bytes, version, sequence):
-    lengths = struct.pack("!HBB", datagram_bytes, version, len(identity))
+    lengths = struct.pack("!HBB", datagram_bytes % 65536, version, len(identity))
     return fnv1a(identity + lengths + struct.pack("!I", sequence))
 
 
@@ -33,12 +32,14 @@ class Module:
 
     def egress(self, packet):
         payload = packet.payload
-        if len(payload) + FIXED.size + len(self.identity) > LARGEST_PAYLOAD_BYTES:
-            self.count("no_room")
-            raise ValueError("no room for a tag")
         check = check_of(self.identity, len(payload), VERSION, packet.sequence)
         fixed = FIXED.pack(MAGIC, VERSION, len(self.identity), check, packet.sequence)
-        packet.payload = fixed + self.identity + payload if self.in_front else payload + self.identity + fixed
+        parts = (fixed, self.identity, payload) if self.in_front else (payload, self.identity, fixed)
+        try:
+            packet.payload = b"".join(parts)
+        except ValueError:
+            self.count("no_room")
+            raise
         self.count("tagged")
 
     def ingress(self, packet):
@@ -82,6 +83,5 @@ class Module:
             self.count("reordered")
             return
         else:
-            for _ in range(ahead):
-                self.count("gaps")
+            self.count("gaps", ahead)
         state["next"] = (sequence + 1) % NUMBERS
