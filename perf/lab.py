@@ -1,6 +1,6 @@
 """Where the benchmarks run: two hosts on one wire, a counting sink, a bounded sender, and engines on a queue.
 
-    host a: sender -> OUTPUT -> queue -> engine -> veth -> host b: counted and dropped in raw PREROUTING
+    host a: sender -> OUTPUT -> queue -> engine -> device (DeviceSink) -> veth -> host b (HostSink)
 
 An engine's CPU is the time the scheduler gave to all threads of its process, in nanoseconds, taken from
 outside, so that every engine is measured by the same ruler. It contains what the kernel does in the engine's
@@ -18,13 +18,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from layer45.cgroups import Cgroups
 from tests.netns.topology import Host, Hosts
 
 HERE = Path(__file__).parent
 SCRATCH = HERE / "results" / "scratch"
 PORT = 9000
+POLICY = "bench"
 FIRST_QUEUE = 4500
 START_TIMEOUT_S = 20.0
 
@@ -59,13 +61,48 @@ def send(host: Host, to: str, load: Load) -> dict[str, int]:
     return dict(json.loads(done.stdout))
 
 
-class Sink:
-    """Counts the sender's packets where they reach host b, and drops them there: no receiver, no replies."""
+class Sink(Protocol):
+    """Where the packets end, counted. No receiver, no replies."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def packets(self) -> int:
+        """Packets counted since the last call."""
+        ...
+
+
+class DeviceSink:
+    """Packets end in the transmit queue of host a's device, which has room for none.
+
+    The engine pays for the way down to the device, and not for a receiver on its own processor.
+    """
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.host, self.seen = hosts.a, 0
+        self.host.run(
+            ["sysctl", "-qw", f"net.ipv6.conf.{hosts.a.device}.disable_ipv6=1"]
+        )  # it sends by itself
+        peer = json.loads(hosts.b.run(["ip", "-j", "link", "show", hosts.b.device]).stdout)[0]["address"]
+        words = ["replace", hosts.b.ipv4, "lladdr", peer, "dev", self.host.device, "nud", "permanent"]
+        self.host.run(["ip", "neigh", *words])
+        self.host.run(["tc", "qdisc", "add", "dev", self.host.device, "root", "pfifo", "limit", "0"])
+
+    def packets(self) -> int:
+        """Packets counted since the last call."""
+        words = ["tc", "-j", "-s", "qdisc", "show", "dev", self.host.device, "root"]
+        before, self.seen = self.seen, json.loads(self.host.run(words).stdout)[0]["drops"]
+        return int(self.seen - before)
+
+
+class HostSink:
+    """Packets end where host b's raw PREROUTING counts and drops them.
+
+    The engine pays for half of the receiver too, since a veth pair hands packets over in the sender's context.
+    """
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.host = hosts.b
         rule = f"-t raw -A PREROUTING -p udp --dport {PORT} -j DROP"
-        host.run(["iptables", *rule.split()])
+        self.host.run(["iptables", *rule.split()])
+        warm(hosts)
 
     def packets(self) -> int:
         """Packets counted since the last call."""
@@ -79,13 +116,25 @@ class QueueCounts:
 
     queued: int
     dropped: int
+    waiting: int
 
 
 def queue_counts(host: Host) -> QueueCounts:
     """All queues of a host, summed; nothing queued where there is none."""
     listing = host.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
     rows = [list(map(int, line.split())) for line in listing.splitlines()]
-    return QueueCounts(sum(row[7] for row in rows), sum(row[5] + row[6] for row in rows))
+    return QueueCounts(
+        sum(row[7] for row in rows), sum(row[5] + row[6] for row in rows), sum(row[2] for row in rows)
+    )
+
+
+def wait_until_empty(host: Host) -> None:
+    """Until every queue of a host is empty: what was sent before has been answered."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while queue_counts(host).waiting:
+        if time.monotonic() > deadline:
+            raise BenchmarkError("the queue does not get empty")
+        time.sleep(0.02)
 
 
 def wait_for_queue(host: Host, process: subprocess.Popen[Any]) -> None:
@@ -116,6 +165,8 @@ def _end(process: subprocess.Popen[Any]) -> None:
 @contextlib.contextmanager
 def yardstick(host: Host, argv: list[str], rules: str) -> Iterator[subprocess.Popen[Any]]:
     """A program other than ours on FIRST_QUEUE, behind given rules in iptables-restore's language."""
+    cgroups = Cgroups(cgroup_root("etc"))
+    cgroups.prepare(POLICY)  # a rule names it
     host.run(["iptables-restore", "--noflush"], input=rules)
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
     process = host.popen(argv, stdout=log, stderr=log, cwd=HERE.parent)
@@ -128,17 +179,23 @@ def yardstick(host: Host, argv: list[str], rules: str) -> Iterator[subprocess.Po
         for table in ("raw", "mangle", "filter", "nat"):
             host.run(["iptables", "-t", table, "-F"], check=False)
             host.run(["iptables", "-t", table, "-X"], check=False)
+        cgroups.close()
+
+
+def cgroup_root(name: str) -> str:
+    """Where the daemon of a configuration directory of that name puts programs; nobody else's."""
+    return f"layer45-perf-{os.getpid()}-{name}"
 
 
 def write_config(directory: Path, chain: str, match: str, workers: int = 1) -> Path:
-    """A configuration with one policy, named bench; chain and match are in TOML."""
+    """A configuration with one policy; chain and match are in TOML."""
     (directory / "policies").mkdir(parents=True)
     (directory / "layer45.toml").write_text(
         f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\nworkers = {workers}\n'
-        f'cgroup_root = "layer45-perf-{os.getpid()}-{directory.name}"\nbackend = "iptables"\n'
+        f'cgroup_root = "{cgroup_root(directory.name)}"\nbackend = "iptables"\n'
     )
     (directory / "policies" / "bench.toml").write_text(
-        f'[policy.bench]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\n'
+        f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\n'
     )
     return directory
 

@@ -1,11 +1,14 @@
 """How much CPU does an engine spend on a 64-byte UDP packet?
 
-    python -m perf.packets [--rounds 9] [--packets 200000] [--rate 100000] [--burst 64] [--only NAME…]
+    python -m perf.packets [--rounds 9] [--packets 200000] [--rate 60000] [--burst 64] [--sink device|host]
 
 Needs root. Every engine stands behind the same rules, those that `layer45 rules` prints for the policy, on
 the same queue, and gets the same packets. Rounds are interleaved, so that a noisy hour is noisy for all;
 figures are compared only within one run. A sample counts only if every packet was queued, none dropped, and
 all arrived. The chain "drop" compares each payload with a prefix that none has, and so drops nothing.
+
+By default packets end at the device (lab.DeviceSink); with --sink host they cross to the other host, and
+every engine, the bare loop too, pays for half of the receiver as well (lab.HostSink).
 """
 
 import argparse
@@ -31,22 +34,18 @@ CHAINS = {
 }
 TARGETS = {"C loop": 1.15, "Python callback": 0.5}
 
+SINKS: dict[str, Callable[[Hosts], lab.Sink]] = {"device": lab.DeviceSink, "host": lab.HostSink}
+
 Engine = Callable[[Hosts], contextlib.AbstractContextManager[int]]  # gives the pid
 Samples = list[dict[str, float]]
 
 
-def simple_rules() -> str:
-    """The least that brings the packets to a queue, for when the loader's rules are not wanted."""
-    rule = f"-A OUTPUT -p udp --dport {lab.PORT} -j NFQUEUE --queue-num {lab.FIRST_QUEUE}"
-    return f"*mangle\n{rule}\nCOMMIT\n"
-
-
-def our_rules(hosts: Hosts, chain: str) -> str:
+def our_rules(hosts: Hosts) -> str:
     """What `layer45 rules` prints for IPv4, in iptables-restore's language."""
     with tempfile.TemporaryDirectory() as folder:
-        config = lab.write_config(Path(folder) / "etc", chain, MATCH)
+        config = lab.write_config(Path(folder) / "etc", CHAINS["tag"], MATCH)
         words = lab.layer45("rules", "--backend", "iptables", "--config", str(config))
-        return hosts.a.run(words).stdout
+        return hosts.a.run(words).stdout.partition("# ip6tables")[0]
 
 
 @contextlib.contextmanager
@@ -61,7 +60,7 @@ def standing_in(argv: list[str]) -> Engine:
     @contextlib.contextmanager
     def engine(hosts: Hosts) -> Iterator[int]:
         words = [*argv, str(lab.FIRST_QUEUE), str(COPY_BYTES)]
-        with lab.yardstick(hosts.a, words, our_rules(hosts, CHAINS["tag"])) as process:
+        with lab.yardstick(hosts.a, words, our_rules(hosts)) as process:
             yield process.pid
 
     return engine
@@ -94,9 +93,11 @@ def sample(hosts: Hosts, sink: lab.Sink, engine: Engine, load: lab.Load) -> dict
     """One run: microseconds of engine and of sender for a packet."""
     with engine(hosts) as pid:
         lab.send(hosts.a, hosts.b.ipv4, lab.Load(2000, load.packet_bytes, load.burst, load.rate))
+        lab.wait_until_empty(hosts.a)
         sink.packets()
         before, spent = lab.queue_counts(hosts.a), lab.cpu_ns(pid) if pid else 0
         sent = lab.send(hosts.a, hosts.b.ipv4, load)
+        lab.wait_until_empty(hosts.a)
         arrived = sink.packets()
         after, spent = lab.queue_counts(hosts.a), (lab.cpu_ns(pid) if pid else 0) - spent
     queued, dropped = after.queued - before.queued, after.dropped - before.dropped
@@ -111,13 +112,14 @@ def sample(hosts: Hosts, sink: lab.Sink, engine: Engine, load: lab.Load) -> dict
     }
 
 
-def measure(chosen: dict[str, Engine], rounds: int, load: lab.Load) -> tuple[dict[str, Samples], list[str]]:
+def measure(
+    chosen: dict[str, Engine], rounds: int, load: lab.Load, sinks: str
+) -> tuple[dict[str, Samples], list[str]]:
     """Samples by engine, and what went wrong; the order turns by one each round."""
     samples: dict[str, Samples] = {name: [] for name in chosen}
     spoiled: list[str] = []
     with two_hosts() as hosts:
-        lab.warm(hosts)
-        sink = lab.Sink(hosts.b)
+        sink = SINKS[sinks](hosts)
         for turn in range(rounds):
             order = list(chosen)[turn % len(chosen) :] + list(chosen)[: turn % len(chosen)]
             for name in order:
@@ -154,8 +156,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="perf.packets", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--packets", type=int, default=200_000)
-    parser.add_argument("--rate", type=int, default=100_000)
+    parser.add_argument("--rate", type=int, default=60_000)
     parser.add_argument("--burst", type=int, default=64)
+    parser.add_argument("--sink", choices=SINKS, default="device", help="where packets end")
     parser.add_argument("--only", nargs="*", default=[], help="engines to compare; default all")
     return parser.parse_args()
 
@@ -165,7 +168,7 @@ def main() -> None:
     options = arguments()
     load = lab.Load(options.packets, burst=options.burst, rate=options.rate)
     chosen = {name: engine for name, engine in engines().items() if not options.only or name in options.only}
-    samples, spoiled = measure(chosen, options.rounds, load)
+    samples, spoiled = measure(chosen, options.rounds, load, options.sink)
     series = {name: [run["engine_us"] for run in runs] for name, runs in samples.items()}
     targets = verdicts({name: statistics.median(values) for name, values in series.items()})
     record.table(series, "us/packet", "C loop")
@@ -177,7 +180,7 @@ def main() -> None:
         "packets",
         "CPU of an engine for a 64-byte UDP packet, in microseconds",
         {
-            "load": vars(load),
+            "load": {**vars(load), "sink": options.sink},
             "targets": targets,
             "figures": {name: figures(runs) for name, runs in samples.items()},
             "samples": samples,
