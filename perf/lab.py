@@ -95,7 +95,7 @@ class DeviceSink:
 class HostSink:
     """Packets end where host b's raw PREROUTING counts and drops them.
 
-    The engine pays for half of the receiver too, since a veth pair hands packets over in the sender's context.
+    The engine pays for half of the receiver too: a veth pair hands packets over in the sender's context.
     """
 
     def __init__(self, hosts: Hosts) -> None:
