@@ -118,8 +118,9 @@ def test_the_socket_is_for_root_and_its_group(running: Running) -> None:
 @pytest.mark.parametrize(
     "line",
     [b"", b"{}", b"[]", b"null", b"status", b"\0\0\0", b"\xff\xfe", b'{"command":"stop"}', b'{"command":7}',
-     b'{"command":"status","extra":1}', b'{"command":"flows","limit":0}', b'{"command":"flows","limit":1000000000}',
-     b'{"command":"flows","limit":"1"}', b'{"command":"exec-prepare"}', b'{"command":"exec-prepare","policy":""}',
+     b'{"command":"status","extra":1}', b'{"command":"flows","limit":0}',
+     b'{"command":"flows","limit":1000000000}', b'{"command":"flows","limit":"1"}',
+     b'{"command":"exec-prepare"}', b'{"command":"exec-prepare","policy":""}',
      b'{"command":"status"', b"[" * 5000],
 )  # fmt: skip
 def test_what_is_no_request_gets_one_line(running: Running, line: bytes) -> None:

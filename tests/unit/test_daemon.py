@@ -293,7 +293,12 @@ def test_status_has_every_policy(started: Daemon, configuration: Configuration) 
     voice, spare = status["policies"]
     assert (voice["name"], voice["state"], voice["packets"]) == ("voice", "active", 3)
     assert voice["queues"] == [4500, 4500]
-    assert (spare["name"], spare["state"], spare["class"], spare["queues"]) == ("spare", "standby", None, None)
+    assert (spare["name"], spare["state"], spare["class"], spare["queues"]) == (
+        "spare",
+        "standby",
+        None,
+        None,
+    )
     assert status["pid"] == os.getpid()
     assert status["tagger"] == {"on": False, "reason": "no BPF here"}
     assert status["generation"] == 2
