@@ -32,6 +32,7 @@ CHAINS = {
     "all": '[{ module = "drop", prefix = "hex:ffff" }, { module = "tag", id = "host-7" }, '
     '{ module = "scramble", key = "hex:00112233445566778899aabbccddeeff" }]',
 }
+PYTHON = [sys.executable, "-m", "perf.python_callback"]
 TARGETS = {"C loop": 1.15, "Python callback": 0.5}
 
 SINKS: dict[str, Callable[[Hosts], lab.Sink]] = {"device": lab.DeviceSink, "host": lab.HostSink}
@@ -84,7 +85,8 @@ def engines() -> dict[str, Engine]:
     yardsticks = {
         "direct": nobody,
         "C loop": standing_in([str(lab.compiled("reference_loop"))]),
-        "Python callback": standing_in([sys.executable, "-m", "perf.python_callback"]),
+        "Python callback": standing_in([*PYTHON, "accept"]),
+        "Python callback that tags": standing_in([*PYTHON, "tag"]),
     }
     return yardsticks | {f"ours, {name}": ours(chain) for name, chain in CHAINS.items()}
 
