@@ -6,19 +6,21 @@ The way of a packet through our chains (mangle table; M is the class mask, E the
              out-tcp, without SYN, and any packet without a socket → known-*
              else the policies, first match → hit. No match: clear M in the connection's mark
     INPUT  → in:   clear M and E in the packet mark if set. UDP → in-udp, TCP → in-tcp
-             in-tcp, without SYN → known-tcp; a connection that has a class → known-*
+             in-tcp, without SYN, and any reply to what we sent first → known-*
+             a connection that has a class → known-*, and back if that class is gone
              else the receiving socket's tag into the packet mark, then the policies, first match → hit.
              No match: clear M
     known-udp, known-tcp:  class of the connection, if a policy of this protocol has it → hit; else clear it
     hit<class>:  class into packet mark and connection mark → its queues
 
-A TCP connection so keeps what its SYN or SYN/ACK decided, in segments of closed sockets too.
+A TCP connection so keeps what its SYN or SYN/ACK decided, in segments of closed sockets too. Who opened a
+flow from here was asked on egress, where the owner is certain; ingress only asks for flows from outside.
 Every chain is reached by goto from its hook, so that its end is the end of ours. A policy of more than one
 stage has chains of its own, entered by a jump: its end goes back to the next policy.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from layer45.rules import spread
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
@@ -50,6 +52,18 @@ class Ruleset:
     def add(self, part: str, *words: str) -> None:
         """Append a rule to one of our chains."""
         self.chains.setdefault(self.name(part), []).append(" ".join(word for word in words if word))
+
+    def tagged(self, numbers: Iterable[int]) -> Alternatives:
+        """Matches for packets of sockets with one of these tags; 0 is a socket never tagged."""
+        return [f"-m mark --mark {self.masked(self.plan.marks.spread(number))}" for number in numbers]
+
+    def tagged_with_keys(self, selector: Selector) -> Alternatives:
+        """The same, for tags that say that a selector's owner keys hold."""
+        return self.tagged(self.tags.having(selector))
+
+    def tagged_maybe_with_keys(self, selector: Selector) -> Alternatives:
+        """The same, and sockets of which nothing is known."""
+        return self.tagged((*self.tags.having(selector), 0))
 
     def masked(self, value: int = 0, also: int = 0) -> str:
         """A value of our field, and the field, for --mark and --set-xmark."""
@@ -127,11 +141,12 @@ def _ingress(rules: Ruleset) -> None:
         chain, known = f"in-{protocol}", rules.name(f"known-{protocol}")
         if protocol == "tcp":
             rules.add(chain, f"{NO_SYN} -g {known}")
+        rules.add(chain, f"-m conntrack --ctdir REPLY -g {known}")
         rules.add(chain, f"-m connmark ! --mark {none} -j {known}")
         tagged = _needs_tags(rules, protocol)
         if tagged:
             rules.add(chain, f"-m mark --mark 0x0 -j {rules.name('socket')}")
-        _policies(rules, chain, Place(rules.family, False, protocol, _tag_match(rules)))
+        _policies(rules, chain, Place(rules.family, False, protocol, rules.tagged_with_keys))
         if tagged:
             rules.add(chain, f"-m mark ! --mark {none} -j MARK --set-xmark {none}")
     _read_tag(rules)
@@ -148,20 +163,16 @@ def _read_tag(rules: Ruleset) -> None:
         others = ~rules.plan.marks.class_mask & 0xFFFFFFFF
         keep = f"-j MARK --set-xmark 0x0/{others:#x}"
         rules.add("socket", f"-m socket --nowildcard --restore-skmark {keep}")
-
-
-def _tag_match(rules: Ruleset) -> Callable[[Selector], Alternatives]:
-    def match(selector: Selector) -> Alternatives:
-        spread_out = (rules.plan.marks.spread(tag) for tag in rules.tags.having(selector))
-        return [f"-m mark --mark {rules.masked(value)}" for value in spread_out]
-
-    return match
+        for match in rules.tagged(rules.tags.sets):
+            rules.add("socket", f"{match} -j RETURN")
+        rules.add("socket", f"-j MARK --set-xmark {rules.masked()}")  # an unknown tag tells nothing
 
 
 def _policies(rules: Ruleset, chain: str, place: Place) -> None:
     for number, diversion in _of_protocol(rules.plan, place.protocol):
         select = stages(diversion.select, place)
-        unless = stages(diversion.unless, place) if diversion.unless else None
+        cautious = replace(place, tag_match=rules.tagged_maybe_with_keys)
+        unless = stages(diversion.unless, cautious) if diversion.unless else None
         if select is None:
             continue
         hit = f"-g {rules.name(f'hit{diversion.class_id}')}"

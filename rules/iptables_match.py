@@ -20,7 +20,7 @@ Alternatives = list[str]
 class Place:
     """Where a rule stands, which decides how a key is looked at.
 
-    tag_match: the match for sockets for which a selector's owner keys hold, on ingress.
+    tag_match: for ingress, what stands for a selector's owner keys.
     """
 
     family: int  # 4 or 6
@@ -36,13 +36,14 @@ def stages(selector: Selector, place: Place) -> list[Alternatives] | None:
     keys = [*_addresses(selector, place), *_ports(selector, place), *_owner(selector, place)]
     if not all(keys):
         return None
-    single = " ".join(key[0] for key in keys if len(key) == 1)
+    single = [key[0] for key in keys if len(key) == 1]
     several = [key for key in keys if len(key) > 1] or [[""]]
-    return [[_join(single, value) for value in several[0]], *several[1:]]
+    combined = [[" ".join([*single, value]).strip() for value in several[0]], *several[1:]]
+    return [[_with_protocol(match, place.protocol) for match in stage] for stage in combined]
 
 
-def _join(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
+def _with_protocol(match: str, protocol: str) -> str:
+    return f"-p {protocol} {match}" if "-m multiport" in match else match
 
 
 def _addresses(selector: Selector, place: Place) -> list[Alternatives]:
@@ -61,7 +62,7 @@ def _of_family(networks: Iterable[Network], family: int) -> list[Network]:
 def _ports(selector: Selector, place: Place) -> list[Alternatives]:
     local, remote = ("--sports", "--dports") if place.egress else ("--dports", "--sports")
     return [
-        [f"-p {place.protocol} -m multiport {option} {ports}" for ports in _multiports(ranges)]
+        [f"-m multiport {option} {ports}" for ports in _multiports(ranges)]
         for option, ranges in ((local, selector.local_port), (remote, selector.remote_port))
         if ranges
     ]

@@ -82,6 +82,7 @@ def _ingress(plan: RulePlan) -> Iterator[str]:
     yield _clear("meta", marks.class_mask | marks.exempt_bit)
     yield "meta l4proto != { tcp, udp } return"
     yield "tcp flags & syn == 0 goto known"
+    yield "ct direction reply goto known"
     yield f"ct mark & {marks.class_mask:#x} != 0 jump known"
     yield from _policies(plan, "in", "")
 
@@ -115,19 +116,21 @@ def queue_statement(queues: QueueGroup) -> str:
 
 
 def _policy(plan: RulePlan, tags: OwnerTags, diversion: Diversion, egress: bool) -> Iterator[str]:
-    selection = list(_matches(plan, tags, diversion.select, egress))
-    if selection and diversion.unless is not None:
-        for match in _matches(plan, tags, diversion.unless, egress):
+    select, unless = diversion.select, diversion.unless
+    selection = list(_matches(select, egress, _owner(select) if egress else _tagged(plan, tags, select)))
+    if selection and unless is not None:
+        for match in _matches(unless, egress, _owner(unless) if egress else _maybe(plan, tags, unless)):
             yield f"{match}return"
     for match in selection:
         yield f"{match}goto hit_{diversion.class_id}"
 
 
-def _matches(plan: RulePlan, tags: OwnerTags, selector: Selector, egress: bool) -> Iterator[str]:
+def _matches(selector: Selector, egress: bool, owners: Iterable[str]) -> Iterator[str]:
     """Each is a rule's matches with a space behind, or nothing for "always"; any of them is enough."""
     fixed = _protocol(selector) + _ports(selector, egress)
+    ways = list(owners)
     for addresses in _addresses(selector, egress):
-        for owner in _owner(plan, tags, selector, egress):
+        for owner in ways:
             yield f"{addresses}{fixed}{owner}"
 
 
@@ -157,17 +160,30 @@ def _range(ports: PortRange) -> str:
     return str(ports[0]) if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
 
 
-def _owner(plan: RulePlan, tags: OwnerTags, selector: Selector, egress: bool) -> Iterator[str]:
+def _owner(selector: Selector) -> Iterator[str]:
+    """On egress: the packet's own socket."""
+    keys = (("skuid", selector.user), ("skgid", selector.group))
+    ids = "".join(f"meta {field} {_set(map(str, values))} " for field, values in keys if values)
+    for cgroup in [_cgroup(path) for path in selector.cgroup] or [""]:
+        yield ids + cgroup
+
+
+def _tagged(plan: RulePlan, tags: OwnerTags, selector: Selector) -> Iterator[str]:
+    """On ingress: the receiving socket has a tag that says the owner keys hold."""
     if not selector.owned:
         yield ""
-    elif egress:
-        keys = (("skuid", selector.user), ("skgid", selector.group))
-        ids = "".join(f"meta {field} {_set(map(str, values))} " for field, values in keys if values)
-        for cgroup in [_cgroup(path) for path in selector.cgroup] or [""]:
-            yield ids + cgroup
     elif numbers := tags.having(selector):
         values = _set(f"{plan.marks.spread(number):#x}" for number in numbers)
         yield f"socket mark & {plan.marks.class_mask:#x} {values} "
+
+
+def _maybe(plan: RulePlan, tags: OwnerTags, selector: Selector) -> Iterator[str]:
+    """On ingress: it has no tag that says they do not hold."""
+    if not selector.owned or not tags.sets:
+        yield ""
+    else:
+        values = _set(f"{plan.marks.spread(number):#x}" for number in tags.lacking(selector))
+        yield f"socket mark & {plan.marks.class_mask:#x} != {values} "
 
 
 def _cgroup(path: str) -> str:

@@ -5,8 +5,10 @@ addresses and ports are not known: only user, group and cgroup are. Several poli
 the mark cannot be a class. It is a *tag*: the number of the set of owner keys that hold. The rules for
 ingress then ask for "a tag with these keys in its set", and for the addresses.
 
-Numbers come from the content of the set, so a socket that outlives a reload keeps a tag that is still
-right, or one that no rule knows.
+The empty set has a number too, so that "no key holds" differs from "the tagger has not seen this socket".
+
+Numbers come from what is in the set, so a socket that outlives a reload keeps a tag that is still right, or
+one that no rule knows. The empty set's comes from all keys: it tells nothing about keys it was not asked.
 """
 
 import hashlib
@@ -53,6 +55,10 @@ class OwnerTags:
         place = self.keys.index(owner_keys(selector))
         return tuple(sorted(tag for tag, places in self.sets.items() if place in places))
 
+    def lacking(self, selector: Selector) -> tuple[int, ...]:
+        """The tags of sockets for which they surely do not hold."""
+        return tuple(sorted(set(self.sets) - set(self.having(selector))))
+
 
 def owner_keys(selector: Selector) -> OwnerKeys:
     """The owner keys of a selector, in a canonical order."""
@@ -65,11 +71,12 @@ def owner_tags(plan: RulePlan) -> OwnerTags:
     selectors = [s for d in plan.diversions for s in (d.select, d.unless) if s is not None and s.owned]
     keys = tuple(dict.fromkeys(map(owner_keys, selectors)))
     users, groups, cgroups = ({v for k in keys for v in getattr(k, n)} for n in ("user", "group", "cgroup"))
+    if not keys:
+        return OwnerTags((), {})
     if len(keys) > MAX_KEYS or (len(users) + 1) * (len(groups) + 1) * (len(cgroups) + 1) > MAX_OWNERS:
         return OwnerTags(keys, {}, f"too many different user, group and cgroup keys; at most {MAX_KEYS} fit")
     owners = itertools.product(*([None, *sorted(values)] for values in (users, groups, cgroups)))
     sets = dict.fromkeys(frozenset(i for i, k in enumerate(keys) if k.hold(*owner)) for owner in owners)
-    sets.pop(frozenset(), None)
     if len(sets) > plan.marks.capacity:
         return OwnerTags(keys, {}, f"{len(sets)} sets of owner keys, marks for {plan.marks.capacity}")
     return OwnerTags(keys, _numbered(keys, list(sets), plan.marks.capacity))
@@ -80,7 +87,7 @@ def _numbered(
 ) -> dict[int, frozenset[int]]:
     numbered: dict[int, frozenset[int]] = {}
     for places in sets:
-        text = "\n".join(sorted(repr(keys[place]) for place in places))
+        text = "\n".join(sorted(repr(keys[place]) for place in places)) or repr(keys)
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % capacity
         while number + 1 in numbered:
             number = (number + 1) % capacity

@@ -5,10 +5,12 @@
     | lo                 |                        |                 lo |
     | eth0 10.77.0.1/24  |--------- veth ---------| eth0 10.77.0.2/24  |
     |      fd77::1/64    |                        |      fd77::2/64    |
+    | 02:00:00:00:00:01  |                        | 02:00:00:00:00:02  |
     +--------------------+                        +--------------------+
 
 The names of the namespaces carry our pid, so runs side by side do not meet.
-Addresses are usable at once (no duplicate address detection).
+Addresses are usable at once (no duplicate address detection), the hosts know each other's link addresses:
+nothing is on the wire but what a test sends, and nothing waits.
 
     with two_hosts() as hosts:
         hosts.b.popen(["iperf3", "-s"])                  # killed at the end
@@ -69,6 +71,7 @@ class Host:
     name: str
     ipv4: str
     ipv6: str
+    mac: str
     device: str = DEVICE
     started: list[subprocess.Popen[Any]] = field(default_factory=list)
 
@@ -174,14 +177,20 @@ class Hosts:
 def two_hosts() -> Iterator[Hosts]:
     """Build the picture above, and take it down. Needs root."""
     tag = f"l45-{os.getpid()}-{next(_serial)}"
-    hosts = Hosts(Host(f"{tag}-a", "10.77.0.1", "fd77::1"), Host(f"{tag}-b", "10.77.0.2", "fd77::2"))
+    hosts = Hosts(
+        Host(f"{tag}-a", "10.77.0.1", "fd77::1", "02:00:00:00:00:01"),
+        Host(f"{tag}-b", "10.77.0.2", "fd77::2", "02:00:00:00:00:02"),
+    )
     try:
         for host in hosts:
             _ip("netns", "add", host.name)
         _ip("-n", hosts.a.name, "link", "add", DEVICE, "type", "veth",
             "peer", "name", DEVICE, "netns", hosts.b.name)  # fmt: skip
-        for host in hosts:
+        for host, other in ((hosts.a, hosts.b), (hosts.b, hosts.a)):
             _bring_up(host)
+            _introduce(host, other)
+        for host in hosts:
+            _wait_for_carrier(host)
         yield hosts
     finally:
         for host in hosts:
@@ -193,7 +202,20 @@ def _bring_up(host: Host) -> None:
     _ip("-n", host.name, "link", "set", "lo", "up")
     _ip("-n", host.name, "address", "add", f"{host.ipv4}/24", "dev", DEVICE)
     _ip("-n", host.name, "address", "add", f"{host.ipv6}/64", "dev", DEVICE, "nodad")
-    _ip("-n", host.name, "link", "set", DEVICE, "up")
+    _ip("-n", host.name, "link", "set", DEVICE, "address", host.mac, "up")
+
+
+def _introduce(host: Host, other: Host) -> None:
+    for address in (other.ipv4, other.ipv6):
+        _ip("-n", host.name, "neighbor", "replace", address, "lladdr", other.mac, "dev", DEVICE)
+
+
+def _wait_for_carrier(host: Host) -> None:
+    deadline = time.monotonic() + 10
+    while "state UP" not in host.run(["ip", "-oneline", "link", "show", DEVICE]).stdout:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{host.name}: {DEVICE} has no carrier")
+        time.sleep(0.01)
 
 
 def _ip(*words: str) -> None:
