@@ -26,7 +26,7 @@ from layer45.overlap import covers, overlap
 from layer45.policy import Policy, read_policies
 from layer45.problems import Place, Problems
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
-from layer45.selector import PROTOCOLS
+from layer45.selector import PROTOCOLS, as_policy_protocol
 
 __all__ = ["ChainPlan", "InstancePlan", "Plan", "QueuePlan", "exec_cgroup", "load", "load_code"]
 
@@ -208,9 +208,8 @@ def _rules(settings: Settings, chains: Sequence[ChainPlan]) -> RulePlan:
 
 def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
     match, unless = chain.policy.match or Selector(), chain.policy.unless
-    protocol = () if chain.protocols == PROTOCOLS else chain.protocols
     cgroup = (exec_cgroup(settings, chain.policy.name),)
-    select = replace(match, protocol=protocol, user=(), group=(), cgroup=cgroup)
+    select = as_policy_protocol(replace(match, user=(), group=(), cgroup=cgroup), chain.protocols)
     return _diversion(chain, select, None if unless and unless.owned else unless)
 
 

@@ -38,7 +38,7 @@ class ModuleTable:
     reads: Literal["headers", "payload"]
     language: Literal["cython", "python"] = "cython"
     gso: bool = False
-    growth_bytes: Any = None
+    growth_bytes: Any = field(default_factory=lambda: {"front": 0, "back": 0})
     flow_state_bytes: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     emits: tuple[Direction, ...] = ()
     holds: tuple[Direction, ...] = ()
@@ -147,6 +147,8 @@ def _faults(values: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
     for key in ("runs_after", "runs_before"):
         if name in values.get(key, ()):
             faults.append((key, "names the module itself"))
+    if values.get("language") == "python" and values.get("flow_state_bytes"):
+        faults.append(("flow_state_bytes", "expected 0: Python code keeps its state in packet.flow.state"))
     return faults + _direction_faults(values)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ SITE_PACKAGE = "layer45_site_modules"  # names the code of site modules in sys.m
 
 @dataclass
 class Module:
-    """A module found on disk. Its code is loaded by load_code, once a process for compiled ones.
+    """A module found on disk. Compiled code, once loaded, stays as it is while the process lives.
 
     ops: the PyCapsule of a compiled module. python_class: the class `Module` of one written in Python.
     Both are None before load_code.
@@ -45,13 +46,16 @@ class Module:
         """The file with the code; None if it is not there (a compiled module that was not built)."""
         suffixes = [".py"] if self.manifest.language == "python" else EXTENSION_SUFFIXES
         files = (self.folder / f"{self.name}{suffix}" for suffix in suffixes)
-        return next((file for file in files if file.is_file()), None)
+        return next((file for file in files if os.path.isfile(file)), None)  # noqa: PTH113 (never raises)
 
     def code_digest(self) -> str:
         """Changes with the code of a module in Python, which a reload takes up; empty for a compiled one."""
         if self.manifest.language != "python" or self.code is None:
             return ""
-        return blake2s(self.code.read_bytes(), digest_size=8).hexdigest()
+        try:
+            return blake2s(self.code.read_bytes(), digest_size=8).hexdigest()
+        except OSError:
+            return "unreadable"  # load_code says why
 
     def load_code(self) -> None:
         """Sets ops or python_class. Raises Layer45Error, one line: there is no such code, or it is wrong."""
@@ -94,8 +98,8 @@ class Module:
             return _run(f"{SITE_PACKAGE}.{self.name}.{self.name}", file)
         try:
             return importlib.import_module(f"layer45.modules.{self.name}.{self.name}")
-        except ImportError as error:
-            raise Layer45Error(f"{file}: cannot be loaded: {error}") from error
+        except Exception as error:  # whatever foreign code raises, a user gets one line
+            raise Layer45Error(f"{file}: cannot be loaded: {_one_line(error)}") from error
 
 
 def _check_ops(manifest: Manifest, ops: object, file: Path) -> None:
@@ -121,7 +125,7 @@ def _run(name: str, file: Path) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses and pickles look themselves up there
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever foreign code raises, a user gets one line
         sys.modules.pop(name, None)
         raise Layer45Error(f"{_fault_position(error, file)}: cannot be loaded: {_one_line(error)}") from error
     return module
@@ -177,11 +181,20 @@ def find_modules(
 def _site_dirs(settings: Settings, place: Place | None, problems: Problems | None) -> list[Path]:
     directories = []
     for index, name in enumerate(settings.module_dirs):
-        if Path(name).is_dir():
+        fault = _listing_fault(Path(name))
+        if not fault:
             directories.append(Path(name))
         elif name != DEFAULT_MODULE_DIR and place and problems is not None:
-            problems.add(place.child("module_dirs", index), f"no such directory {name}")
+            problems.add(place.child("module_dirs", index), f"{name} cannot be read: {fault}")
     return directories
+
+
+def _listing_fault(directory: Path) -> str:
+    try:
+        next(directory.iterdir(), None)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
 
 
 def _folders(directory: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """policies/*.toml -> Policy: whose sockets, which chain, and what happens on failure."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from layer45.suggest import did_you_mean
 from layer45.table import read_table, report_unknown
 from layer45.toml_file import read_toml
 
-POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
+POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)  # also a cgroup's: no "cpu.max"
 RESERVED = ("module", "direction")  # keys of a chain entry that are no parameters
 BOTH = frozenset(("egress", "ingress"))
 
@@ -104,7 +105,7 @@ def _files(directory: Path, problems: Problems) -> list[Path]:
     except FileNotFoundError:
         return []  # the loader warns when there is no policy
     except OSError as error:
-        if directory.parent.is_dir():  # else config.py has told of it
+        if os.path.isdir(directory.parent):  # noqa: PTH112 (never raises); else config.py has told of it
             problems.add_file(directory, f"cannot be read: {error.strerror}")
         return []
 
@@ -126,7 +127,7 @@ def _read_file(file: Path, problems: Problems) -> list[Policy]:
 
 def _read_policy(name: str, table: object, place: Place, problems: Problems) -> Policy:
     if not POLICY_NAME.fullmatch(name):
-        problems.add(place, "expected a name of 1..63 letters, digits, _, . and -, a letter or digit first")
+        problems.add(place, "expected a name of 1..63 letters, digits, _ and -, a letter or digit first")
     values = read_table(table, _PlainKeys, place, problems)
     if isinstance(values.get("include"), str):
         values["include"] = (values["include"],)

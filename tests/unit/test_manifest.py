@@ -26,7 +26,7 @@ reads = "payload"
 WHOLE = (
     HEAD
     + """\
-language = "python"
+language = "cython"
 gso = false
 growth_bytes = { front = 0, back = "12 + len(id)" }
 flow_state_bytes = 24
@@ -80,7 +80,7 @@ def test_every_key(tmp_path: Path) -> None:
     assert (manifest.name, manifest.kind, manifest.language, manifest.flow_state_bytes) == (
         "tag",
         "datagram",
-        "python",
+        "cython",
         24,
     )
     assert (manifest.emits, manifest.holds, manifest.provides) == (("egress",), (), ("sequence",))
@@ -124,6 +124,7 @@ NAME = "expected a name of lower-case letters, digits and _, a letter first"
         (HEAD + 'growth_bytes = { back = "n" }\n[param.n]\ntype = "integer"\nhelp = ""\nrequired = true',
          ["11: module.growth_bytes.back: parameter n needs minimum >= 0 to stand for a growth"]),
         (HEAD + "flow_state_bytes = -1", ["11: module.flow_state_bytes: expected integer 0..1048576, got -1"]),
+        (HEAD + 'language = "python"\nflow_state_bytes = 8', ["12: module.flow_state_bytes: expected 0: Python code keeps its state in packet.flow.state"]),
         (HEAD + "[params.x]", ['11: params: unknown key, did you mean "param"?']),
         (HEAD + "[param.x]", ["11: param.x.type: missing; expected one of " + ", ".join(f'"{each}"' for each in sorted(("integer", "number", "boolean", "text", "bytes", "choice", "range")))]),
         (HEAD + '[param.x]\ntype = "integer"', ["11: param.x.help: missing; expected text"]),

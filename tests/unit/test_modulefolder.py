@@ -78,6 +78,7 @@ def test_dataclasses_work_in_python_code(configuration: Any) -> None:
         ("class Module: pass", "bad.py: class Module has neither egress nor ingress"),
         ("\n\nx = (", "bad.py:3: cannot be loaded: SyntaxError: '(' was never closed"),
         ("\ndef f():\n    raise ValueError('a\\nb')\nf()", "bad.py:3: cannot be loaded: ValueError: a b"),
+        ("import sys\nsys.exit(3)", "bad.py:2: cannot be loaded: SystemExit: 3"),
         ("import no_such_thing", "bad.py:1: cannot be loaded: ModuleNotFoundError: No module named 'no_such_thing'"),
     ],
 )  # fmt: skip
@@ -130,7 +131,7 @@ def test_folders_without_a_manifest_are_no_modules(configuration: Any) -> None:
 def test_a_named_directory_must_be_there(configuration: Any) -> None:
     configuration.settings("")
     (configuration.directory / "layer45.toml").write_text('module_dirs = ["modules", "none"]')
-    expected = f"no such directory {configuration.directory}/none"
+    expected = f"{configuration.directory}/none cannot be read: No such file or directory"
     assert configuration.problems() == [
         f"layer45.toml:1: module_dirs[1]: {expected}".replace(f"{configuration.directory}/", "")
     ]
