@@ -120,8 +120,7 @@ def _egress(rules: Ruleset) -> None:
     exempt = rules.plan.marks.exempt_bit
     rules.add("out", f"-m mark --mark {exempt:#x}/{exempt:#x} -j RETURN")
     rules.add("out", f"-m mark ! --mark {rules.masked()} -j MARK --set-xmark {rules.masked()}")
-    for protocol in _wanted(rules.plan):
-        rules.add("out", f"-p {protocol} -g {rules.name(f'out-{protocol}')}")
+    _branch(rules, "out")
     for protocol in _wanted(rules.plan):
         chain, known = f"out-{protocol}", rules.name(f"known-{protocol}")
         if protocol == "tcp":
@@ -131,12 +130,19 @@ def _egress(rules: Ruleset) -> None:
         rules.add(chain, _forget(rules))
 
 
+def _branch(rules: Ruleset, chain: str) -> None:
+    """To the protocol's chain; where no policy wants the protocol any more, only forget what one wanted."""
+    wanted = _wanted(rules.plan)
+    for protocol in PROTOCOLS:
+        way = f"-g {rules.name(f'{chain}-{protocol}')}" if protocol in wanted else _forget(rules)
+        rules.add(chain, f"-p {protocol}", way)
+
+
 def _ingress(rules: Ruleset) -> None:
     exempt = rules.plan.marks.exempt_bit
     ours, none = rules.masked(also=exempt), rules.masked()
     rules.add("in", f"-m mark ! --mark {ours} -j MARK --set-xmark {ours}")
-    for protocol in _wanted(rules.plan):
-        rules.add("in", f"-p {protocol} -g {rules.name(f'in-{protocol}')}")
+    _branch(rules, "in")
     for protocol in _wanted(rules.plan):
         chain, known = f"in-{protocol}", rules.name(f"known-{protocol}")
         if protocol == "tcp":

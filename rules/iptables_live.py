@@ -144,11 +144,11 @@ def _erase(chains: Chains) -> list[str]:
 
 def _mark_made(family: int) -> list[str]:
     """Declare what iptables-nft is about to make for us."""
-    existing = _nft_chains(family)
-    if existing is None:
+    if not _is_nft(family):
         return []
-    made = [hook for hook in HOOKS if hook not in existing]
-    return [*(f":{MADE}{hook} - [0:0]" for hook in made), *([] if existing else [f":{MADE_TABLE} - [0:0]"])]
+    existing = _nft_chains(family)
+    made = [f"{MADE}{hook}" for hook in HOOKS if existing is None or hook not in existing]
+    return [f":{name} - [0:0]" for name in (made if existing is not None else [*made, MADE_TABLE])]
 
 
 def _unmake(state: State, prefix: str) -> list[str]:
@@ -165,7 +165,7 @@ def _others(state: State, prefix: str) -> list[str]:
 
 
 def _unmake_table(family: int) -> None:
-    left = _nft_chains(family)
+    left = _nft_chains(family) if _is_nft(family) else None
     if not left or MADE_TABLE not in left or any(n.startswith(PREFIX) for n in left if n != MADE_TABLE):
         return
     if left == {MADE_TABLE}:
@@ -174,10 +174,24 @@ def _unmake_table(family: int) -> None:
         _commit(family, [f"-X {MADE_TABLE}"])
 
 
+def _is_nft(family: int) -> bool:
+    """Whether iptables is the nft variant, and nft there to look behind it."""
+    return bool(shutil.which("nft")) and "nf_tables" in run([TOOLS[family], "--version"])
+
+
 def _nft_chains(family: int) -> set[str] | None:
-    """Chains of the mangle table, empty if there is none; None where iptables is not the nft variant."""
-    if not shutil.which("nft") or "nf_tables" not in run([TOOLS[family], "--version"]):
+    """Chains of the mangle table; None where there is no such table."""
+    tables, chains = (
+        [entry[kind] for entry in _nft_list(f"{kind}s", family) if kind in entry]
+        for kind in ("table", "chain")
+    )
+    if not any(table["name"] == "mangle" for table in tables):
         return None
-    listed = json.loads(run(["nft", "--json", "list", "chains", NFT_FAMILY[family]]))["nftables"]
-    chains = (entry["chain"] for entry in listed if "chain" in entry)
     return {chain["name"] for chain in chains if chain["table"] == "mangle"}
+
+
+def _nft_list(what: str, family: int) -> list[dict[str, dict[str, str]]]:
+    listed: list[dict[str, dict[str, str]]] = json.loads(
+        run(["nft", "--json", "list", what, NFT_FAMILY[family]])
+    )["nftables"]
+    return listed
