@@ -2,7 +2,7 @@
 
     start:   plan → lock → cgroups → engine (queues bound, chains published) → rules → tagger
     reload:  plan → cgroups → engine.apply → rules → engine.retire
-    stop:    the start, backwards: tagger, rules, engine (drained, then closed), cgroups, lock
+    stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
 All methods run in one thread at a time; service.py sees to it.
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ class Daemon:
             self._engine = self._parts.engine(plan.settings)
             undo.callback(self._engine.stop)
             self._engine.apply(plan)
-            undo.callback(self._rules.remove, plan.rules.owner)
+            undo.callback(self._take_down, plan)
             self._rules.install(plan.rules)
             undo.callback(self._rules.untag)
             self._tag(plan)
@@ -117,6 +117,17 @@ class Daemon:
         if self._rules.present(plan.rules.owner):
             self._log.warning("taking over the rules of a daemon that was killed", owner=plan.rules.owner)
             self._rules.install(plan.rules)
+
+    def _take_down(self, plan: Plan) -> None:
+        """Diverts nothing any more, empties and closes the queues, and only then removes the rules.
+
+        For with the last rule goes the hook it stands in, and when a hook goes, the kernel drops every packet that
+        waits in any queue of the namespace (nf_queue_nf_hook_drop).
+        """
+        with ExitStack() as steps:
+            steps.callback(self._rules.remove, plan.rules.owner)
+            steps.callback(self._engine.stop)
+            self._rules.install(replace(plan.rules, diversions=()))
 
     def reload(self) -> dict[str, Any]:
         """Reads the configuration again and switches to it. On Layer45Error everything is as it was."""

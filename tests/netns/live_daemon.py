@@ -63,7 +63,7 @@ class LiveDaemon:
     def start(self, **environment: str) -> "LiveDaemon":
         """Until it is ready."""
         self.process = self.host.popen(
-            self.command("run"), stderr=self.log.open("ab"), env={**os.environ, **environment}
+            self.command("run"), stderr=self.log.open("wb"), env={**os.environ, **environment}
         )
         until = time.monotonic() + START_S
         while "event=ready" not in self.log_text():
@@ -73,7 +73,7 @@ class LiveDaemon:
         return self
 
     def log_text(self) -> str:
-        """Everything it has logged since the last clear_log."""
+        """Everything it has logged since its last start."""
         return self.log.read_text() if self.log.exists() else ""
 
     def end(self, number: int = signal.SIGTERM, seconds: float = 10.0) -> int:
@@ -82,8 +82,6 @@ class LiveDaemon:
         os.kill(self.process.pid, number)
         status = self.process.wait(seconds)
         self.process = None
-        if number == signal.SIGKILL:
-            self.log.unlink()
         return status
 
     def rules(self) -> str:

@@ -141,7 +141,7 @@ def test_queues_before_rules_and_all_of_it_backwards(
     assert stage.taken() == ["engine", "apply voice", "install voice", "tag"]
     assert cgroups(tmp_path) == ["layer45", "layer45/voice"]
     daemon.stop()
-    assert stage.taken() == ["untag", "remove", "stop"]
+    assert stage.taken() == ["untag", "install ", "stop", "remove", "stop"]
     assert cgroups(tmp_path) == []
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -159,7 +159,7 @@ def test_leftover_rules_become_ours_in_one_step_before_queues_open(
     [
         ("engine", ["engine"]),
         ("apply", ["engine", "apply voice", "stop"]),
-        ("install", ["engine", "apply voice", "install voice", "remove", "stop"]),
+        ("install", ["engine", "apply voice", "install voice", "install ", "stop", "remove", "stop"]),
     ],
 )
 def test_a_start_that_fails_undoes_what_was_done(
@@ -179,7 +179,7 @@ def test_a_step_of_the_stop_that_fails_keeps_no_other_from_being_done(
     stage.fail["remove"] = 1
     with pytest.raises(Layer45Error, match="remove failed"):
         started.stop()
-    assert stage.taken() == ["untag", "remove", "stop"]
+    assert stage.taken() == ["untag", "install ", "stop", "remove", "stop"]
     assert cgroups(tmp_path) == []
     assert list((tmp_path / "run").iterdir()) == []
 
