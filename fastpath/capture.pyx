@@ -49,8 +49,10 @@ cdef int read_record(l45_reader *reader, l45_record *record) noexcept nogil:
 cdef inline uint64_t _time_ns(const l45_reader *reader, const pcap_pkthdr *header) noexcept nogil:
     """A timestamp as one number; nonsense is brought into range (the record itself keeps it)."""
     cdef int64_t seconds = header.ts.tv_sec, fraction = header.ts.tv_usec
-    if seconds < 0 or fraction < 0:
-        return 0
+    if seconds < 0:
+        seconds = <uint32_t> seconds  # libpcap reads pcap's unsigned seconds as signed: from 2038 on
+    if fraction < 0:
+        fraction = 0
     if seconds > <int64_t> LAST_SECOND or fraction > NS_PER_S:
         return min(<uint64_t> seconds, LAST_SECOND) * NS_PER_S
     return <uint64_t> seconds * NS_PER_S + <uint64_t> fraction * reader.fraction_ns
@@ -135,7 +137,7 @@ cdef class Reader:
     @property
     def link_name(self) -> str:
         cdef const char *name = pcap_datalink_val_to_name(self.reader.link_type)
-        return f"link type {self.reader.link_type}" if name == NULL else (<bytes> name).decode()
+        return str(self.reader.link_type) if name == NULL else (<bytes> name).decode()
 
     @property
     def supported(self) -> bool:

@@ -306,7 +306,7 @@ cdef class Replay:
     def __cinit__(self, Reader reader not None, Writer writer not None, Worker worker not None,
                   Match match not None, uint32_t class_id, bint ingress):
         if not link_supported(reader.reader.link_type):
-            raise ValueError(f"{reader.link_name} is not supported")
+            raise ValueError(f"link type {reader.link_name} is not supported")
         self.reader, self.writer, self.worker, self.match = reader, writer, worker, match
         self.replay.reader = &reader.reader
         self.replay.writer = &writer.writer
