@@ -2,8 +2,8 @@
 
 Usage: python -m perf.python_callback accept|tag QUEUE COPY_BYTES      (ends on SIGTERM)
 
-accept: lets every packet go as it is. tag: does in Python what the tag module does on egress, for IPv4 and UDP,
-as cheaply as Python can: identity, sequence number, new lengths, no check and no UDP checksum.
+accept: lets every packet go as it is. tag: does in Python what the tag module does on egress, for IPv4 and
+UDP, as cheaply as Python can: identity, sequence number, new lengths, no check and no UDP checksum.
 """
 
 import itertools

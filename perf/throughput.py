@@ -3,8 +3,8 @@
     python -m perf.throughput [--rounds 5] [--seconds 5] [--udp-rate 300M]
 
 Needs root. A daemon runs at both ends, egress at the client and ingress at the server, so what arrives is
-what was sent. Rounds are interleaved; figures are compared only within one run. UDP is offered at one rate, in
-datagrams that fit the MTU with their tag: what counts there is the loss, and the CPU for a gigabyte.
+what was sent. Rounds are interleaved; figures are compared only within one run. UDP is offered at one rate,
+in datagrams that fit the MTU with their tag: what counts there is the loss, and the CPU for a gigabyte.
 """
 
 import argparse
