@@ -8,7 +8,9 @@ from layer45.fastpath.abi cimport L45_EGRESS, l45_flow_key, l45_packet
 from layer45.fastpath.packet cimport PROTOCOL_TCP
 
 cdef enum:
-    AGE_STEPS = 16  # an entry moves to the young end at most this often in its idle time
+    # An entry in use moves to the young end this often, and at least AGE_STEPS times in its idle time.
+    AGE_STEP_NS = 500000000
+    AGE_STEPS = 16
 
 
 cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint64_t udp_idle_ns,
@@ -124,10 +126,10 @@ cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil:
 
 
 cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) noexcept nogil:
-    """Notes a packet; the order of age is kept to a sixteenth of the idle time, to spare the writes."""
+    """Notes a packet; the order of age is kept to half a second, to spare the writes."""
     cdef l45_age_list *ages = _ages(table, entry)
     entry.last_ns = now_ns
-    if entry == ages.newest or now_ns - entry.placed_ns < ages.idle_ns // AGE_STEPS:
+    if entry == ages.newest or now_ns - entry.placed_ns < min(ages.idle_ns // AGE_STEPS, <uint64_t> AGE_STEP_NS):
         return
     _unlink(ages, entry)
     _append(ages, entry)
@@ -144,7 +146,7 @@ cdef l45_entry *flow_oldest(l45_flow_table *table) noexcept nogil:
 
 
 cdef l45_entry *flow_idle(l45_flow_table *table, uint64_t now_ns) noexcept nogil:
-    """An entry whose idle time is over, or NULL; one may stay a sixteenth of the idle time longer."""
+    """An entry whose idle time is over, or NULL; one may stay longer by the step of the order of age."""
     cdef l45_entry *entry
     cdef int which
     for which in range(2):
