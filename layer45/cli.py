@@ -27,9 +27,12 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"layer45 {version('layer45')}")
+        try:
+            print(f"layer45 {version('layer45')}")
+        except PackageNotFoundError:
+            print("layer45, from a checkout that is not installed")
         raise typer.Exit
 
 

@@ -26,7 +26,7 @@ def run(
 
 def exec_(
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="Name of an active policy.")],
-    command: Annotated[list[str], typer.Argument(metavar="CMD…", help="The program and its arguments.")],
+    command: Annotated[list[str], typer.Argument(metavar="CMD", help="The program and its arguments.")],
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Run a program under a policy.

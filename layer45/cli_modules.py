@@ -48,13 +48,11 @@ def show(name: Name, config: Config = DEFAULT_CONFIG, as_json: Json = False) -> 
 
 @app.command()
 def verify(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]…", help="Default: every module.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: every module.")] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """Load the manifest, the code and the reference of modules, and compare what they say of each other."""
+    """Load the code of modules; compare it with what they declare."""
     from layer45.module_views import verify_module
     from layer45.output import print_json, print_table
 
@@ -84,7 +82,10 @@ def new(
     ] = None,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Write a module that works, with manifest, code, reference, README and test, to start from."""
+    """Write a module that works, to start from.
+
+    It has a manifest, code, a reference, a README and a test.
+    """
     from layer45.skeleton import write_module
 
     parent = directory or Path(_settings(config).module_dirs[0])

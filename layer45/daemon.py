@@ -121,8 +121,8 @@ class Daemon:
     def _take_down(self, plan: Plan) -> None:
         """Diverts nothing any more, empties and closes the queues, and only then removes the rules.
 
-        For with the last rule goes the hook it stands in, and when a hook goes, the kernel drops every packet that
-        waits in any queue of the namespace (nf_queue_nf_hook_drop).
+        With the last rule goes the hook it stands in, and when a hook goes, the kernel drops every packet
+        that waits in any queue of the namespace (nf_queue_nf_hook_drop).
         """
         with ExitStack() as steps:
             steps.callback(self._rules.remove, plan.rules.owner)

@@ -70,15 +70,20 @@ def _shown(use: Use) -> str:
 
 
 def free_mask(mark_mask: int, uses: list[Use]) -> int:
-    """As many bits as mark_mask has that neither the rules nor well-known programs use; or 0."""
-    taken = 0
-    for mask in (*(use.mask for use in uses), *KNOWN_MASKS.values()):
-        taken |= mask if mask != WHOLE_MARK else 0
-    free = [1 << place for place in range(32) if not taken >> place & 1]
+    """As many bits as mark_mask has that no rule uses, nor a well-known program if that can be; or 0."""
+    used = 0
+    for use in uses:
+        used |= use.mask
+    known = used
+    for mask in KNOWN_MASKS.values():
+        known |= mask
     wanted = mark_mask.bit_count()
-    if any(use.mask == WHOLE_MARK for use in uses) or len(free) < 2:
-        return 0
-    return sum(free[:wanted])
+    return _lowest_free(known, wanted) or _lowest_free(used, wanted)
+
+
+def _lowest_free(taken: int, wanted: int) -> int:
+    free = [1 << place for place in range(32) if not taken >> place & 1]
+    return sum(free[:wanted]) if len(free) >= wanted else 0
 
 
 def known_ranges(mark_mask: int) -> Finding:
