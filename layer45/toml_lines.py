@@ -28,25 +28,33 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def _unquoted(key: str) -> str:
-    return tomllib.loads(f"key = {key}")["key"] if key[0] in "\"'" else key
+    return tomllib.loads(f"key = {key}")["key"] if key.startswith(('"', "'")) else key
 
 
 class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.asked = -1  # where _more was last asked
         self.newlines = [match.start() for match in re.finditer("\n", text)]
         self.lines: dict[KeyPath, int] = {}
         self.last_element: dict[KeyPath, int] = {}  # of [[lists of tables]]
 
     def document(self) -> dict[KeyPath, int]:
         table: KeyPath = ()
-        while self._skip(_BLANK) < len(self.text):
+        while self._more():
             if self.text[self.at] == "[":
                 table = self._header()
             else:
                 self._pair(table)
         return self.lines
+
+    def _more(self, end: str = "\0") -> bool:
+        """Whether there is something before the end. Also False if nothing was read since last time."""
+        self._skip(_BLANK)
+        stuck = self.at == self.asked
+        self.asked = self.at
+        return not stuck and self.at < len(self.text) and not self._take(end)
 
     def _skip(self, pattern: re.Pattern[str]) -> int:
         found = pattern.match(self.text, self.at)
@@ -60,7 +68,7 @@ class _Reader:
         return taken
 
     def _line(self) -> int:
-        return bisect_right(self.newlines, self.at - 1) + 1
+        return bisect_right(self.newlines, self.at) + 1
 
     def _header(self) -> KeyPath:
         line = self._line()
@@ -115,14 +123,14 @@ class _Reader:
             self._list(path)
         elif self._take("{"):
             self._inline_table(path)
-        elif self.text[self.at] in "\"'":
+        elif self.text.startswith(('"', "'"), self.at):
             self._skip(_TEXT)
         else:
             self._skip(_PLAIN)
 
     def _list(self, path: KeyPath) -> None:
         index = 0
-        while self._skip(_BLANK) < len(self.text) and not self._take("]"):
+        while self._more("]"):
             self.lines[(*path, index)] = self._line()
             self._value((*path, index))
             self._skip(_BLANK)
@@ -130,7 +138,7 @@ class _Reader:
             index += 1
 
     def _inline_table(self, path: KeyPath) -> None:
-        while self._skip(_BLANK) < len(self.text) and not self._take("}"):
+        while self._more("}"):
             self._pair(path)
             self._skip(_BLANK)
             self._take(",")

@@ -1,6 +1,10 @@
 # ruff: noqa: E501 (messages stand whole, as a user sees them)
 """Modules on disk: found, hidden, broken; code loaded, and one line when it cannot be."""
 
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,3 +152,30 @@ def test_built_code_fits_its_manifest(module: Module) -> None:
     again = find_modules(Settings()).modules[module.name]
     again.load_code()
     assert again.ops is module.ops
+
+
+def copied(folder: Path) -> Module:
+    """The built module tag as a site module in another folder."""
+    tag = find_modules(Settings()).modules["tag"]
+    assert tag.code, "build the extensions first"
+    folder.mkdir(parents=True)
+    shutil.copy(tag.code, folder)
+    return Module(tag.manifest, folder, shipped=False)
+
+
+def test_compiled_code_of_a_site_folder_is_loaded_once(tmp_path: Path) -> None:
+    module, again = copied(tmp_path / "a" / "tag"), copied(tmp_path / "b" / "tag")
+    module.load_code()
+    same = Module(module.manifest, module.folder, shipped=False)
+    same.load_code()
+    assert same.ops is module.ops
+    assert fault(again).endswith(f"{module.code} of the same name is loaded; restart to change it")
+    del sys.modules["layer45_site_modules.tag.tag"]
+
+
+def test_a_manifest_must_say_the_flow_state_that_the_code_has(tmp_path: Path) -> None:
+    module = copied(tmp_path / "tag")
+    wrong = Module(replace(module.manifest, flow_state_bytes=1), module.folder, shipped=False)
+    real = module.manifest.flow_state_bytes
+    assert fault(wrong).endswith(f": module.toml says flow_state_bytes = 1, the code has {real}")
+    del sys.modules["layer45_site_modules.tag.tag"]

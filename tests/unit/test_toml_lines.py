@@ -1,5 +1,6 @@
 """Line numbers of keys: a writer that knows where it puts them, against the reader; tomllib referees."""
 
+import contextlib
 import datetime
 import json
 import re
@@ -7,7 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layer45.problems import KeyPath
@@ -185,3 +186,15 @@ def test_quotes_at_the_end_of_long_strings() -> None:
 def test_a_large_file_takes_no_time() -> None:
     text = "".join(f'[t{n}]\nk = ["{n}", # c\n{{ x = {n} }}]\n' for n in range(5000))
     assert key_lines(text)[("t4999", "k", 1, "x")] == 15000
+
+
+@given(st.text("ab=[]{}.,#\n\"' ", max_size=40))
+@settings(max_examples=500)
+def test_it_ends_whatever_the_text(text: str) -> None:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        with contextlib.suppress(ValueError):
+            key_lines(text)
+    else:
+        assert set(key_lines(text)) == set(paths(data))
