@@ -12,7 +12,7 @@ from layer45.modules.duplicate.reference import MARK, mark_of
 
 from .conftest import Passage, Road
 from .lengths import EVERY_LENGTH, datagrams
-from .wire import MILLISECOND, Record, datagram, is_sound, payload_of
+from .wire import MILLISECOND, Record, datagram, is_sound, payload_of, unnumbered
 
 Travel = Callable[..., tuple[Passage, Passage]]
 DUPLICATE = {"module": "duplicate"}
@@ -39,7 +39,7 @@ def received(road: Road, wire: list[bytes]) -> Passage:
 def test_round_trip_for_every_length(there_and_back: Travel, version: int) -> None:
     sent = datagrams(version, MARK.size)
     out, back = there_and_back([DUPLICATE], sent)
-    assert back.packets == sent
+    assert list(map(unnumbered, back.packets)) == list(map(unnumbered, sent))
     assert len(out.packets) == 2 * len(sent)
     assert all(map(is_sound, out.packets))
     assert out.counted() == {"marked": len(sent), "copies_sent": len(sent)}
@@ -65,7 +65,8 @@ def test_reference_and_hot_code_understand_each_other(road: Road) -> None:
     sent = datagrams(4, MARK.size) + datagrams(6, MARK.size)
     for reference in (False, True):
         out = road([DUPLICATE], "egress", sent, reference=reference)
-        assert road([DUPLICATE], "ingress", out.records, reference=not reference).packets == sent
+        back = road([DUPLICATE], "ingress", out.records, reference=not reference)
+        assert list(map(unnumbered, back.packets)) == list(map(unnumbered, sent))
 
 
 def test_flows_begin_with_different_epochs(road: Road) -> None:
@@ -87,7 +88,7 @@ def test_any_loss_and_order_of_copies_delivers_each_once(road: Road, seed: int) 
 
 def test_equal_datagrams_of_the_application_all_arrive(there_and_back: Travel) -> None:
     sent = [datagram(b"same")] * 50
-    assert there_and_back([{**DUPLICATE, "copies": 4}], sent)[1].packets == sent
+    assert there_and_back([{**DUPLICATE, "copies": 4}], sent)[1].payloads == [b"same"] * 50
 
 
 def test_a_number_behind_the_window_is_dropped(road: Road) -> None:

@@ -74,6 +74,11 @@ def payload_of(packet: bytes) -> bytes:
     return packet[HEADER_BYTES[_version_and_protocol(packet)] :]
 
 
+def unnumbered(packet: bytes) -> bytes:
+    """The packet without what a copy has of its own: IPv4 identification and header checksum."""
+    return packet if packet[0] >> 4 == 6 else packet[:4] + packet[6:10] + packet[12:]
+
+
 def is_sound(packet: bytes) -> bool:
     """Whether lengths and checksums are right."""
     version, protocol = _version_and_protocol(packet)
