@@ -46,7 +46,7 @@ def install(plan: RulePlan, backend: str = "auto") -> str:
     chosen = choose(backend)
     BACKENDS[chosen].install(plan)
     for name, other in BACKENDS.items():  # left by a run with the other backend
-        if name != chosen and _usable(name):
+        if name != chosen and _installed(name, plan.owner):
             other.remove(plan.owner)
     return chosen
 
@@ -54,13 +54,13 @@ def install(plan: RulePlan, backend: str = "auto") -> str:
 def remove(owner: str) -> None:
     """Take out whatever rules of the owner are in this network namespace; none is no error."""
     for name, module in BACKENDS.items():
-        if _usable(name):
+        if _installed(name, owner):
             module.remove(owner)
 
 
 def installed(owner: str) -> bool:
     """Whether rules of the owner are in this network namespace."""
-    return any(module.installed(owner) for name, module in BACKENDS.items() if _usable(name))
+    return any(_installed(name, owner) for name in BACKENDS)
 
 
 def render(plan: RulePlan, backend: str = "auto") -> str:
@@ -72,5 +72,9 @@ def render(plan: RulePlan, backend: str = "auto") -> str:
     return "\n".join(texts)
 
 
-def _usable(name: str) -> bool:
-    return bool(shutil.which("nft" if name == "nft" else "iptables-restore"))
+def _installed(name: str, owner: str) -> bool:
+    """A backend that cannot even list (no program, no kernel support, not root) holds no rules of ours."""
+    try:
+        return bool(BACKENDS[name].installed(owner))
+    except RulesError:
+        return False

@@ -228,6 +228,8 @@ def _forget(rules: Ruleset) -> str:
 
 def _known(rules: Ruleset, protocol: str) -> None:
     diversions = _of_protocol(rules.plan, protocol)
+    if diversions:  # most connections have no class: out at once
+        rules.add(f"known-{protocol}", f"-m connmark --mark {rules.masked()} -j RETURN")
     for class_id in dict.fromkeys(diversion.class_id for _, diversion in diversions):
         value = rules.masked(rules.plan.marks.spread(class_id))
         rules.add(f"known-{protocol}", f"-m connmark --mark {value} -g {rules.name(f'hit{class_id}')}")

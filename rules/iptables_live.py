@@ -84,8 +84,13 @@ def families() -> list[int]:
 
 
 def installed(owner: str) -> bool:
-    """Whether any chain of the owner is in this namespace."""
-    return any(_read(family).chains(chain_prefix(owner)) for family in families())
+    """Whether any chain of the owner is in this namespace, or what only the last owner would have left."""
+    return any(_has(_read(family), chain_prefix(owner)) for family in families())
+
+
+def _has(state: State, prefix: str) -> bool:
+    left = state.chains(PREFIX)
+    return bool(left) and (bool(state.chains(prefix)) or all(name.startswith(MADE) for name in left))
 
 
 def _read(family: int) -> State:

@@ -93,6 +93,7 @@ def _policies(plan: RulePlan, side: str, condition: str) -> Iterator[str]:
 
 
 def _known(plan: RulePlan) -> Iterator[str]:
+    yield f"ct mark & {plan.marks.class_mask:#x} == 0 return"
     for diversion in plan.diversions:
         value = plan.marks.spread(diversion.class_id)
         protocol = _protocol(diversion.select)

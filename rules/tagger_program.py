@@ -1,6 +1,6 @@
 """The tagger's BPF bytecode: which owner keys hold for the caller of socket(), as a tag in the socket's mark.
 
-Straight-line code, in the plan's order; every jump goes ahead:
+Straight-line code; every jump goes ahead:
 
     not an IPv4 or IPv6 datagram or stream socket, or of another network namespace: end
     for each owner key: compare user, group, cgroup; set its bit if all hold
@@ -17,10 +17,19 @@ from layer45.rules.owners import OwnerKeys, OwnerTags
 GET_UID_GID, GET_NETNS_COOKIE, GET_ANCESTOR_CGROUP = 15, 122, 123  # helper functions
 FAMILY, TYPE, MARK = 4, 8, 16  # offsets in struct bpf_sock
 
-# Opcodes. Registers: r6 the socket, r7 gid << 32 | uid, r8 one bit for each owner key that holds.
+# Opcodes; 32 means the lower half. Registers: r6 socket, r7 gid << 32 | uid, r8 a bit for each key.
 LOAD32, STORE32, LOAD_CONST, CALL, EXIT, JUMP = 0x61, 0x63, 0x18, 0x85, 0x95, 0x05
-MOVE, MOVE32, MOVE_CONST, RIGHT, OR, AND32_CONST, OR32_CONST = 0xBF, 0xBC, 0xB7, 0x77, 0x4F, 0x54, 0x44
-EQUAL, NOT_EQUAL, EQUAL32_CONST = 0x1D, 0x5D, 0x16
+MOVE, MOVE_CONST, ADD_CONST, LEFT_CONST, RIGHT_CONST, OR, AND, XOR = (
+    0xBF,
+    0xB7,
+    0x07,
+    0x67,
+    0x77,
+    0x4F,
+    0x5F,
+    0xAF,
+)
+AND32_CONST, OR32_CONST, XOR32_CONST, NOT_EQUAL, EQUAL32_CONST = 0x54, 0x44, 0xA4, 0x5D, 0x16
 
 
 class Assembler:
@@ -86,26 +95,38 @@ def _require(a: Assembler, field: int, values: tuple[int, ...]) -> None:
 
 
 def _evaluate(a: Assembler, place: int, keys: OwnerKeys) -> None:
-    """Set bit `place` of r8 if all keys hold."""
-    for name, ids, shift in (("user", keys.user, 0), ("group", keys.group, 32)):
-        if ids:
-            a.emit(MOVE, 1, 7)
-            a.emit(RIGHT, 1, constant=shift)
-            for number in ids:
-                a.emit(EQUAL32_CONST, 1, constant=number, at=f"{name}{place}")
-            a.emit(JUMP, at=f"next{place}")
-            a.label(f"{name}{place}")
+    """Set bit `place` of r8 if all keys hold. r9: 1 while they do."""
+    a.emit(MOVE_CONST, 9, constant=0 if keys.cgroup else 1)
     for path in keys.cgroup:
         a.emit(MOVE_CONST, 1, constant=cgroups.level(path))
         a.emit(CALL, constant=GET_ANCESTOR_CGROUP)
         a.constant(1, cgroups.identity(path))
-        a.emit(EQUAL, 0, 1, at=f"cgroup{place}")
-    if keys.cgroup:
-        a.emit(JUMP, at=f"next{place}")
-        a.label(f"cgroup{place}")
-    a.constant(1, 1 << place)
-    a.emit(OR, 8, 1)
-    a.label(f"next{place}")
+        a.emit(XOR, 1, 0)
+        _is_zero(a)
+        a.emit(OR, 9, 1)
+    for ids, shift in ((keys.user, 0), (keys.group, 32)):
+        if ids:
+            _is_one_of(a, ids, shift)
+            a.emit(AND, 9, 2)
+    a.emit(LEFT_CONST, 9, constant=place)
+    a.emit(OR, 8, 9)
+
+
+def _is_one_of(a: Assembler, ids: tuple[int, ...], shift: int) -> None:
+    """r2: 1 if the 32 bits of r7 from `shift` are one of the numbers, else 0."""
+    a.emit(MOVE_CONST, 2)
+    for number in ids:
+        a.emit(MOVE, 1, 7)
+        a.emit(RIGHT_CONST, 1, constant=shift)
+        a.emit(XOR32_CONST, 1, constant=number)
+        _is_zero(a)
+        a.emit(OR, 2, 1)
+
+
+def _is_zero(a: Assembler) -> None:
+    """r1: 1 if it was 0, else 0; for numbers below 2^63. No jump: the verifier would follow both ways."""
+    a.emit(ADD_CONST, 1, constant=-1)
+    a.emit(RIGHT_CONST, 1, constant=63)
 
 
 def _set_mark(a: Assembler, tags: OwnerTags, marks: MarkLayout) -> None:

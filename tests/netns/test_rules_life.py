@@ -1,4 +1,4 @@
-"""Rules come in one step, are the same after a second time, and leave nothing behind, whoever removes them."""
+"""Rules come in one step, are the same after a second time, and leave nothing behind."""
 
 import os
 import signal
@@ -12,7 +12,9 @@ from layer45.rules import backend, iptables_live, nft
 from layer45.rules.diversion import Diversion, MarkLayout, QueueGroup, RulePlan, Selector
 from layer45.rules.errors import RulesError
 
+from .queue_recorder import recording
 from .rule_plans import networks, plan
+from .test_rules_matching import ALICE, V4, ping_pong
 from .topology import Host, Hosts
 
 pytestmark = pytest.mark.root
@@ -237,12 +239,27 @@ def test_no_packet_of_an_unchanged_policy_escapes_a_reload(hosts: Hosts) -> None
     assert capture.packets() == []
 
 
-def test_legacy_iptables_takes_the_same_text(hosts: Hosts) -> None:
-    from layer45.rules.iptables import render_text
+def test_legacy_iptables_works_the_same(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    legacy = {4: "iptables-legacy", 6: "ip6tables-legacy"}
+    monkeypatch.setattr(iptables_live, "TOOLS", legacy)
 
-    for family, tool in ((4, "iptables-legacy"), (6, "ip6tables-legacy")):
-        hosts.a.run([f"{tool}-restore", "--noflush"], input=render_text(MUCH, family))
-        assert "L45-test-hit3" in hosts.a.run([f"{tool}-save"]).stdout
+    def saved() -> list[str]:
+        texts = [hosts.a.run([f"{tool}-save", "-t", "mangle"]).stdout for tool in legacy.values()]
+        return [line for line in "".join(texts).splitlines() if line[0] not in "#:"]
+
+    hosts.a.run(["iptables-legacy", "-t", "mangle", "-A", "OUTPUT", "-j", "MARK", "--set-mark", "0x40000"])
+    before = saved()
+    with hosts.a.entered(), recording(hosts.a, range(4500, 4503)) as recorder:
+        iptables_live.install(MUCH)
+        once = saved()
+        iptables_live.install(MUCH)
+        assert saved() == once != before
+        ping_pong(hosts, V4, ALICE, to=5004)
+        assert recorder.counts() == {"out 0x1": 1, "in 0x1": 1}
+        iptables_live.install(LITTLE)
+        assert iptables_live.installed("test")
+        iptables_live.remove("test")
+    assert saved() == before
 
 
 def test_policy_with_quotes_in_its_name_is_only_a_comment(hosts: Hosts) -> None:

@@ -62,7 +62,15 @@ def test_bits_of_others_survive_in_packet_and_connection(hosts: Hosts, backend: 
 @every_family
 def test_unmatched_packets_carry_none_of_our_bits(hosts: Hosts, backend: str, family: int) -> None:
     """Tagged sockets that no policy wants after all, and one that marks itself with our bits."""
-    stray = ["-m", "mark", "!", "--mark", f"0/{OURS:#x}"]
+    stray = [
+        "-p",
+        "udp",
+        "-m",
+        "mark",
+        "!",
+        "--mark",
+        f"0/{OURS:#x}",
+    ]  # (the kernel marks MLD reports)
     count(hosts.a, "INPUT", *stray)
     count(hosts.a, "POSTROUTING", *stray)
     wanted = plan(Selector(user=(61001,), local_port=((9, 9),)), Selector(remote_port=((9, 9),)))

@@ -1,0 +1,132 @@
+"""The rules as text, against files a person has read.
+
+After a deliberate change of the rules, write the files anew and read the difference before committing it:
+
+    python -m tests.unit.test_rules_text
+"""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from layer45.rules import backend, cgroups, iptables, nft
+from layer45.rules.diversion import Diversion, MarkLayout, QueueGroup, RulePlan, Selector
+from layer45.rules.errors import RulesError
+from layer45.rules.names import chain_prefix, owner_tag, table_name
+
+GOLDEN = Path(__file__).parent / "golden"
+NETWORKS = tuple(map(ip_network, ("10.0.0.0/8", "192.168.0.0/16", "fd00::/8")))
+OPEN, CLOSED = QueueGroup(4500, 1, True), QueueGroup(4510, 3, False)
+VOICE = Selector(("udp",), remote=NETWORKS, remote_port=((5004, 5100),))
+MANY = Selector(
+    ("udp", "tcp"), local=(ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16")),
+    local_port=((80, 80), (443, 443)), user=(1000, 1001), group=(100, 101), cgroup=("a", "b/c"),
+)  # fmt: skip
+PLANS = {
+    "empty": (),
+    "addresses": (("voice", VOICE, None, OPEN),),
+    "owner": (("mail", Selector(("tcp",), user=(1000,)), None, OPEN),),
+    "many_values": (("many", MANY, None, CLOSED),),
+    "unless": (
+        ("guests", Selector(user=(1000, 1001)), Selector(user=(1001,), remote=NETWORKS), OPEN),
+        ("rest", Selector(("udp",)), Selector(remote_port=((53, 53), (67, 68))), CLOSED),
+    ),
+}
+
+
+def plan(name: str) -> RulePlan:
+    rows = enumerate(PLANS[name], 1)
+    return RulePlan("test", MarkLayout(0x10FF, 0x2000), tuple(Diversion(r[0], i, *r[1:]) for i, r in rows))
+
+
+def rendered(name: str) -> dict[str, str]:
+    return {
+        f"{name}.v4.rules": iptables.render_text(plan(name), 4),
+        f"{name}.v6.rules": iptables.render_text(plan(name), 6),
+        f"{name}.nft": nft.render_text(plan(name)),
+    }
+
+
+@pytest.fixture(autouse=True)
+def usual_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "mount_point", lambda: cgroups.USUAL_MOUNT)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_text_is_as_it_was_read(name: str) -> None:
+    for file, text in rendered(name).items():
+        assert text == (GOLDEN / file).read_text(), file
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("family", [4, 6])
+def test_chains_are_known_short_and_reached(name: str, family: int) -> None:
+    chains = iptables.render(plan(name), family)
+    targets = {
+        rule.split(flag)[1].split()[0]
+        for rules in chains.values() for rule in rules for flag in ("-j ", "-g ") if flag in rule
+    }  # fmt: skip
+    ours = {target for target in targets if target.startswith("L45-")}
+    assert ours | {"L45-test-in", "L45-test-out"} == set(chains) | ours
+    assert ours <= set(chains)
+    assert all(len(chain) <= 28 for chain in chains)
+
+
+def test_number_of_rules_is_the_sum_of_values_not_their_product() -> None:
+    many = tuple(range(1000, 1020))
+    nets = tuple(ip_network(f"10.{i}.0.0/16") for i in range(20))
+    select = Selector(("udp",), nets, nets, user=many, group=many)
+    wanted = RulePlan("t", MarkLayout(0x10FF, 0x2000), (Diversion("p", 1, select, None, OPEN),))
+    egress = [rule for name, rules in iptables.render(wanted, 4).items() if "-ou" in name for rule in rules]
+    assert 80 <= len(egress) < 100
+
+
+@pytest.mark.parametrize("owner", ["a", "layer45", "/run/layer45/control.sock", "x" * 99, "", "ü", "a-b"])
+def test_names_of_owners(owner: str) -> None:
+    assert len(owner_tag(owner)) <= 10
+    assert owner_tag(owner).isascii() and "-" not in owner_tag(owner)
+    assert chain_prefix(owner).startswith("L45-") and table_name(owner).startswith("layer45_")
+
+
+def test_owners_that_look_alike_have_different_names() -> None:
+    owners = [
+        "run",
+        "/run",
+        "run/",
+        "/run/layer45/a.sock",
+        "/run/layer45/b.sock",
+        "a-b",
+        "a_b",
+        "new-x",
+        "new",
+    ]
+    assert len(set(map(owner_tag, owners))) == len(owners)
+
+
+def test_unknown_backend() -> None:
+    with pytest.raises(RulesError, match="expected one of auto, iptables, nft"):
+        backend.render(plan("empty"), "pf")
+
+
+def test_render_shows_both_families() -> None:
+    text = backend.render(plan("addresses"), "iptables")
+    assert "# iptables-restore --noflush\n*mangle" in text and "# ip6tables-restore" in text
+
+
+def test_cgroup_mount_is_found_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    mounts = tmp_path / "mounts"
+    mounts.write_text("proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup/my\\040own cgroup2 rw 0 0\n")
+    assert cgroups.mount_point(mounts) == Path("/sys/fs/cgroup/my own")
+    mounts.write_text("proc /proc proc rw 0 0\n")
+    with pytest.raises(RulesError, match="no cgroup v2 tree"):
+        cgroups.mount_point(mounts)
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    cgroups.mount_point = lambda: cgroups.USUAL_MOUNT  # type: ignore[assignment,misc]
+    for plan_name in PLANS:
+        for file_name, content in rendered(plan_name).items():
+            (GOLDEN / file_name).write_text(content)
