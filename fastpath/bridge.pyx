@@ -230,7 +230,7 @@ cdef l45_ops _tables[4]  # by the directions that a class has: bit 0 egress, bit
 
 
 cdef object _capsule(unsigned int directions):
-    cdef l45_ops *ops = &_tables[directions]
+    cdef l45_ops *ops = &_tables[directions & 3]
     ops.abi_version = L45_ABI_VERSION
     ops.struct_bytes = sizeof(l45_ops)
     ops.instance_bytes = sizeof(l45_python_instance)

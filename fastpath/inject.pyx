@@ -124,7 +124,7 @@ cdef void inject_too_big(l45_injector *injector, const l45_carrier *carrier, uin
     if carrier.packet.ip_version == 4:
         _fragmentation_needed(injector, carrier, fitting_bytes)
     else:
-        _packet_too_big(injector, carrier, max(fitting_bytes, SMALLEST_IPV6_MTU))
+        _packet_too_big(injector, carrier, max(fitting_bytes, <uint32_t> SMALLEST_IPV6_MTU))
 
 
 cdef void _fragmentation_needed(l45_injector *injector, const l45_carrier *carrier, uint32_t mtu) noexcept nogil:
@@ -151,7 +151,7 @@ cdef void _fragmentation_needed(l45_injector *injector, const l45_carrier *carri
 cdef void _packet_too_big(l45_injector *injector, const l45_carrier *carrier, uint32_t mtu) noexcept nogil:
     """RFC 4443 section 3.2, from and to the sender's own address."""
     cdef uint8_t message[48 + QUOTE_V6_BYTES]
-    cdef uint32_t quoted = min(QUOTE_V6_BYTES, <uint32_t> (carrier.packet.tail - carrier.packet.data))
+    cdef uint32_t quoted = min(<uint32_t> QUOTE_V6_BYTES, <uint32_t> (carrier.packet.tail - carrier.packet.data))
     cdef uint8_t rest[4]
     cdef uint16_t field
     memset(message, 0, 48)

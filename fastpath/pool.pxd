@@ -7,7 +7,7 @@ from layer45.fastpath.timer cimport l45_timer
 
 cdef enum:
     NOTE_BYTES = 64
-    HEAD_ROOM_BYTES = 256   # in front of and behind a packet; the loader keeps a chain's growth below it
+    HEAD_ROOM_BYTES = 1280  # in front of and behind a packet; the loader keeps a chain's growth below both
     TAIL_ROOM_BYTES = 2048
     POOL_BUFFER_BYTES = HEAD_ROOM_BYTES + 65536 + TAIL_ROOM_BYTES
 

@@ -26,7 +26,7 @@ cdef int slots_start(l45_slots *slots, uint32_t copy_bytes) noexcept nogil:
     slots.memory = <uint8_t *> calloc(BATCH, stride)
     if slots.memory == NULL:
         return -1
-    for at in range(BATCH):
+    for at in range(<uint32_t> BATCH):
         slots.pieces[at].iov_base = slots.memory + at * stride + HEAD_ROOM_BYTES
         slots.pieces[at].iov_len = message_bytes
         slots.messages[at].msg_hdr.msg_iov = &slots.pieces[at]

@@ -1,4 +1,4 @@
-"""The C that Cython makes of the engine: between two batches nothing of it meets the interpreter or the allocator."""
+"""The C that Cython makes of the engine: what is hot meets neither the interpreter nor the allocator."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,8 @@ from Cython.Compiler.Main import CompilationOptions, compile_single, default_opt
 ROOT = Path(__file__).parents[2]
 ENGINE = sorted((ROOT / "fastpath").glob("*.pyx"))
 EXCEPTED = {"bridge.pyx"}  # modules in Python run in the interpreter
-# At start and end, when a flow opens or closes; and a replay keeps a held packet's original, as the kernel does.
-MAY_ALLOCATE = re.compile(r"_(?:start|end|open|forget|keep)$")
+# At start and end, when a flow opens or closes; and a replay keeps a held packet, as the kernel does live.
+MAY_ALLOCATE = re.compile(r"_(?:start|end|open|forget|keep|end_original)$")
 INTERPRETER = re.compile(
     r"\b(?:Py_\w*(?:INCREF|DECREF|CLEAR)|__Pyx_\w*(?:INCREF|DECREF|CLEAR|GOTREF|GIVEREF|AddTraceback|Raise\w*"
     r"|WriteUnraisable|ErrFetch\w*|ErrRestore\w*|WithGIL|PyGILState\w*|RefNanny\w*)|PyErr_\w+|PyGILState_\w+"
