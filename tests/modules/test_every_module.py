@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from layer45.loader import load
+
 from .conftest import Road
 from .wire import MILLISECOND, Record, datagram, segment
 
@@ -62,6 +64,19 @@ def test_every_parameter_and_counter_stands_in_the_readme(folder: Path) -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", readme, re.MULTILINE))
     for name, facts in {**table["param"], **table["counter"]}.items():
         assert facts["help"] in rows[name]
+
+
+@every_module
+def test_the_policies_of_the_readme_are_accepted(folder: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", (folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    whole = [block for block in blocks if "[policy." in block]
+    assert whole
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "layer45.toml").write_text("")
+    for at, block in enumerate(whole):
+        (tmp_path / "policies" / f"{at}.toml").write_text(block)
+    chains = load(tmp_path).chains
+    assert any(each.module.name == folder.name for chain in chains for each in chain.instances)
 
 
 @every_compiled
