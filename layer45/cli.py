@@ -32,7 +32,7 @@ def _print_version(wanted: bool) -> None:
         try:
             print(f"layer45 {version('layer45')}")
         except PackageNotFoundError:
-            print("layer45, from a checkout that is not installed")
+            print("layer45 (a checkout that is not installed)")
         raise typer.Exit
 
 

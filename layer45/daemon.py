@@ -26,6 +26,14 @@ from layer45.policy import Policy
 from layer45.rules.diversion import RulePlan
 from layer45.suggest import did_you_mean
 
+POLICY_HELP = {
+    "packets": "packets of the policy, both directions",
+    "bytes": "their IP lengths as the engine got them, in bytes",
+    "egress_packets": "of them, sent by this host",
+    "egress_bytes": "their bytes",
+    "ingress_packets": "of them, for this host",
+    "ingress_bytes": "their bytes",
+}
 BOUND_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 
 
@@ -171,7 +179,7 @@ class Daemon:
         self.generation += 1
         for warning in plan.warnings:
             self._log.warning(warning)
-        names = [chain.policy.name for chain in plan.chains]
+        names = ",".join(chain.policy.name for chain in plan.chains)
         self._log.info("in effect", generation=self.generation, policies=names, rules=self._rules.name)
 
     def _prepare_cgroups(self, plan: Plan) -> None:
@@ -220,8 +228,13 @@ class Daemon:
         return [_policy_state(policies[name], chains.get(name), seen.get(name, {})) for name in names]
 
     def stats(self) -> dict[str, Any]:
-        """Every counter; see Engine.stats."""
-        return self._engine.stats()
+        """Every counter, with help: by its name, a module's by MODULE.COUNTER. See Engine.stats."""
+        stats = self._engine.stats()
+        return {**stats, "help": {**stats.get("help", {}), **POLICY_HELP, **self._module_help()}}
+
+    def _module_help(self) -> dict[str, str]:
+        manifests = [instance.module.manifest for chain in self.plan.chains for instance in chain.instances]
+        return {f"{each.name}.{name}": text for each in manifests for name, text in each.counters.items()}
 
     def flows(self, limit: int) -> list[dict[str, Any]]:
         """Live flows."""

@@ -1,5 +1,6 @@
 """The daemon's and the plan's state as tables."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from layer45.doctor import Finding, fit
@@ -99,27 +100,23 @@ def _show_queues(queues: list[dict[str, Any]]) -> None:
 
 def show_stats(document: dict[str, Any]) -> None:
     """stats: one line a counter."""
-    helps = document.get("help", {})
-    engine = document.get("engine", {})
-    print_table(("ENGINE", "VALUE", "MEANING"), [(n, v, helps.get(n, "")) for n, v in engine.items()])
-    for name, policy in document.get("policies", {}).items():
+    helps = document["help"]
+    print_table(
+        ("ENGINE", "VALUE", "MEANING"), [(n, v, helps.get(n, "")) for n, v in document["engine"].items()]
+    )
+    for name, policy in document["policies"].items():
         print()
-        print_table((f"POLICY {name}", "COUNTER", "VALUE", "MEANING"), list(_policy_rows(policy, helps)))
+        print_table((f"POLICY {name}", "VALUE", "MEANING"), list(_policy_rows(policy, helps)))
 
 
-def _policy_rows(policy: dict[str, Any], helps: dict[str, str]) -> Any:
+def _policy_rows(policy: dict[str, Any], helps: dict[str, str]) -> Iterator[tuple[str, int, str]]:
     for key, value in policy.items():
-        if isinstance(value, int):
-            yield "", key, value, helps.get(key, "")
-    for place, instance in enumerate(policy.get("instances", [])):
+        if key in helps:
+            yield key, value, helps[key]
+    for place, instance in enumerate(policy["instances"], 1):
         module = instance["module"]
         for counter, value in instance["counters"].items():
-            yield (
-                f"{place} {module}",
-                counter,
-                value,
-                helps.get(f"{module}.{counter}", helps.get(counter, "")),
-            )
+            yield f"{place} {module}: {counter}", value, helps.get(f"{module}.{counter}", "")
 
 
 def show_flows(flows: list[dict[str, Any]]) -> None:

@@ -1,0 +1,75 @@
+"""The tables that people read: everything of the document is in them, and nothing breaks on what is empty."""
+
+from typing import Any
+
+import pytest
+
+from layer45.doctor import Finding
+from layer45.views import show_findings, show_flows, show_report, show_stats, show_status
+
+STATUS: dict[str, Any] = {
+    "pid": 7, "started": "2026-01-01T00:00:00Z", "uptime_s": 3725.0, "generation": 3,
+    "config": "/etc/layer45", "control_socket": "/run/s.sock", "namespace": 4026531840,
+    "policies": [
+        {"name": "voice", "summary": "", "state": "active", "class": 1, "queues": [4500, 4501],
+         "on_failure": "open", "chain": ["tag", "fec"], "packets": 10, "bytes": 123456},
+        {"name": "spare", "summary": "", "state": "standby", "class": None, "queues": None,
+         "on_failure": "open", "chain": [], "packets": 0, "bytes": 0},
+    ],
+    "queues": [{"number": 4500, "alive": True}, {"number": 4501, "alive": False}],
+    "rules": {"backend": "nft", "owner": "l45"},
+    "tagger": {"on": False, "reason": "no BPF"},
+    "last_reload": {"time": 1.0, "ok": False, "problems": ["a.toml:1: bad"]},
+    "warnings": ["one thing"],
+}  # fmt: skip
+
+
+def test_status(capsys: pytest.CaptureFixture[str]) -> None:
+    show_status(STATUS)
+    said = capsys.readouterr().out
+    for part in ("pid 7, up 1 h 2 min, generation 3", "nft, owner l45", "off: no BPF", "a.toml:1: bad",
+                 "one thing", "4500-4501", "tag → fec", "123.5 kB", "standby"):  # fmt: skip
+        assert part in said
+
+
+def test_status_of_a_daemon_without_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    show_status({**STATUS, "policies": [], "queues": [], "last_reload": None, "warnings": []})
+    assert "pid 7" in capsys.readouterr().out
+
+
+def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {
+        "engine": {"received": 5},
+        "policies": {
+            "p": {"class": 1, "packets": 5, "instances": [{"module": "tag", "counters": {"tagged": 4}}]}
+        },
+        "help": {"received": "R", "packets": "P", "tag.tagged": "T"},
+    }
+    show_stats(document)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["received", "5", "R"] in lines
+    assert ["packets", "5", "P"] in lines
+    assert ["1", "tag:", "tagged", "4", "T"] in lines
+
+
+def test_flows(capsys: pytest.CaptureFixture[str]) -> None:
+    show_flows([{"protocol": "udp", "local": "10.0.0.1:5", "remote": ("fd00::1", 7), "idle_s": 1.234}])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["udp", "10.0.0.1:5", "[fd00::1]:7", "1.2"]
+    show_flows([])
+    assert capsys.readouterr().out == "no flows\n"
+
+
+def test_a_report_with_problems_says_nothing_here(capsys: pytest.CaptureFixture[str]) -> None:
+    show_report({"ok": False, "policies": []})
+    assert capsys.readouterr().out == ""
+    show_report({"ok": True, "policies": []})
+    assert capsys.readouterr().out == "ok: 0 policies\n"
+
+
+def test_findings_end_with_what_mends_them(capsys: pytest.CaptureFixture[str]) -> None:
+    show_findings([Finding("a", "fine", "ok", "d"), Finding("a", "gone", "missing", "d", True, "get it")])
+    said = capsys.readouterr().out
+    assert "gone     get it" in said
+    assert said.endswith("cannot run the daemon yet.\n")
+    show_findings([Finding("a", "fine", "ok", "d")])
+    assert "TO MEND" not in capsys.readouterr().out
