@@ -6,6 +6,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+CORES = os.cpu_count() or 1
 SANITIZE = os.environ.get("LAYER45_SANITIZE", "")  # for example "address,undefined"
 OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
 COMPILE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else OPTIMIZE
@@ -36,6 +37,7 @@ setup(
             "initializedcheck": False,
             "binding": True,
         },
-        nthreads=os.cpu_count() or 1,
-    )
+        nthreads=CORES,
+    ),
+    options={"build_ext": {"parallel": CORES}},
 )

@@ -1,6 +1,7 @@
 """What a benchmark leaves behind: JSON with every sample, the command and the machine, and a picture."""
 
 import json
+import os
 import platform
 import shlex
 import statistics
@@ -38,6 +39,7 @@ def machine() -> dict[str, Any]:
         "cores": len(list(Path("/sys/devices/system/cpu").glob("cpu[0-9]*"))),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "load_average": os.getloadavg(),  # at the end
     }
 
 
