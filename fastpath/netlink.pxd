@@ -54,6 +54,8 @@ cdef extern from "<linux/netfilter/nfnetlink_queue.h>" nogil:
         NFQA_SKB_INFO
         NFQA_SKB_CSUMNOTREADY
         NFQA_SKB_GSO
+        NFQNL_COPY_PACKET
+        NFQA_CFG_PARAMS
         NFQA_CFG_FLAGS
         NFQA_CFG_MASK
         NFQA_CFG_F_FAIL_OPEN

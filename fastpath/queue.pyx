@@ -243,12 +243,15 @@ def _force_buffers(fd: int) -> None:
         netlink.setsockopt(NETLINK_LEVEL, NETLINK_NO_ENOBUFS, 1)
 
 
-def _set_flags(fd: int, queue: int, fail_open: bool, gso: bool) -> None:
-    """Sets the queue's flags in one message; a refusal comes back as an error message, and is counted."""
+def _configure(fd: int, queue: int, copy_bytes: int, fail_open: bool, gso: bool) -> None:
+    """Sets copy range and flags in one message; a refusal comes back as an error message, and is counted.
+
+    NetfilterQueue takes no copy range beyond its own 4 KiB buffer, which we do not use.
+    """
     flags = (NFQA_CFG_F_FAIL_OPEN if fail_open else 0) | (NFQA_CFG_F_GSO if gso else 0)
-    attributes = struct.pack("!HHI", 8, NFQA_CFG_FLAGS, flags)
-    attributes += struct.pack("!HHI", 8, NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO)
-    attributes = _native_attribute_headers(attributes)
+    attributes = _attribute(NFQA_CFG_PARAMS, struct.pack("!IB", copy_bytes, NFQNL_COPY_PACKET))
+    attributes += _attribute(NFQA_CFG_FLAGS, struct.pack("!I", flags))
+    attributes += _attribute(NFQA_CFG_MASK, struct.pack("!I", NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO))
     general = struct.pack("!BBH", 0, 0, queue)
     kind = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG
     header = struct.pack("=IHHII", 16 + len(general) + len(attributes), kind, NLM_F_REQUEST, 0, 0)
@@ -256,13 +259,9 @@ def _set_flags(fd: int, queue: int, fail_open: bool, gso: bool) -> None:
         netlink.send(header + general + attributes)
 
 
-def _native_attribute_headers(attributes: bytes) -> bytes:
-    """Attribute lengths and kinds are in the machine's order, their values in the network's."""
-    pieces = []
-    for at in range(0, len(attributes), 8):
-        size, kind, value = struct.unpack_from("!HHI", attributes, at)
-        pieces.append(struct.pack("=HH", size, kind) + struct.pack("!I", value))
-    return b"".join(pieces)
+def _attribute(kind: int, value: bytes) -> bytes:
+    """Length and kind are in the machine's order, values in the network's."""
+    return struct.pack("=HH", 4 + len(value), kind) + value.ljust(len(value) + 3 & ~3, b"\0")
 
 
 cdef class QueueLoop:
@@ -312,7 +311,7 @@ cdef class QueueLoop:
         self.binding = binding
         self.loop.fd = binding.get_fd()
         _force_buffers(self.loop.fd)
-        _set_flags(self.loop.fd, self.queue, fail_open, gso)
+        _configure(self.loop.fd, self.queue, copy_bytes, fail_open, gso)
         fcntl.fcntl(self.loop.fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         if verdicts_start(&self.loop.verdicts, self.loop.fd, self.queue,
                           &self.worker.worker.counters[COUNT_VERDICT_ERRORS]) != 0:
