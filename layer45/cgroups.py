@@ -9,10 +9,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from layer45.errors import Layer45Error
 
+LOCK_WAIT_S = 1.0
 MOUNTS = Path("/proc/self/mounts")
 
 
@@ -37,6 +39,7 @@ class Cgroups:
         self.root = root.strip("/")
         self.mount = mount if mount is not None else mount_point()
         self._held: dict[str, int] = {}  # path below the mount → descriptor with our shared lock
+        self._busy: set[str] = set()  # let go of, but programs were still in them
 
     def prepare(self, policy: str) -> str:
         """Makes and holds a policy's cgroup; its path below the mount. Raises Layer45Error."""
@@ -53,7 +56,7 @@ class Cgroups:
 
     def close(self) -> None:
         """Lets go of all: removes what is empty and nobody else's. A cgroup with programs in it stays."""
-        for path in sorted(self._held, reverse=True):  # children before their parent
+        for path in sorted({*self._held, *self._busy}, reverse=True):  # children before their parent
             self._release(path)
 
     def _hold(self, path: str) -> None:
@@ -62,21 +65,24 @@ class Cgroups:
                 os.close(self._held.pop(path))
             try:
                 self._held[path] = self._open(path)
-            except BlockingIOError:
-                continue  # another daemon is just removing it
             except OSError as error:
                 reason = "needs root" if error.errno in (errno.EACCES, errno.EPERM) else error.strerror
                 raise Layer45Error(f"{self.mount / path}: cannot make the cgroup: {reason}") from None
 
     def _open(self, path: str) -> int:
-        """A descriptor with our shared lock; the directory is made if it is missing."""
+        """A descriptor with our shared lock; the directory is made if it is missing.
+
+        Another daemon locks it against us only while it removes it. Any user can lock a directory: one who
+        does so for longer must not keep us from starting.
+        """
         (self.mount / path).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.mount / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise
+        until = time.monotonic() + LOCK_WAIT_S
+        while time.monotonic() < until:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            time.sleep(LOCK_WAIT_S / 100)
         return descriptor
 
     def _is_current(self, path: str) -> bool:
@@ -87,11 +93,19 @@ class Cgroups:
             return False
 
     def _release(self, path: str) -> None:
-        descriptor = self._held.pop(path)
-        with contextlib.suppress(OSError):  # held by another daemon, not empty, or gone
+        descriptor = self._held.pop(path, -1)
+        self._busy.discard(path)
+        try:
+            if descriptor < 0:
+                descriptor = os.open(self.mount / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (self.mount / path).rmdir()
-        os.close(descriptor)
+        except OSError as error:  # held by another daemon, not empty, or gone
+            if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
+                self._busy.add(path)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def enter(path: str, mount: Path | None = None) -> None:

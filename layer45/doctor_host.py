@@ -80,14 +80,15 @@ def package(name: str) -> Finding:
 
 
 def compiled() -> list[Finding]:
-    """Every extension of the fast path and of the shipped modules."""
+    """Every extension of the fast path and of the shipped modules; installed ones come without sources."""
     home = Path(__file__).parent
-    sources = [*home.glob("fastpath/*.pyx"), *home.glob("modules/*/*.pyx")]
-    return [_compiled(home, source) for source in sorted(sources)]
+    files = [path for ending in ("pyx", "so") for place in ("fastpath", "modules/*")
+             for path in home.glob(f"{place}/*.{ending}")]  # fmt: skip
+    names = {".".join((*path.relative_to(home).parts[:-1], path.name.split(".")[0])) for path in files}
+    return [_compiled(f"layer45.{name}") for name in sorted(names)]
 
 
-def _compiled(home: Path, source: Path) -> Finding:
-    name = ".".join(["layer45", *source.relative_to(home).with_suffix("").parts])
+def _compiled(name: str) -> Finding:
     try:
         importlib.import_module(name)
         detail = "importable"

@@ -1,6 +1,7 @@
 """`layer45 exec`: this process moves into a policy's cgroup, and becomes the program."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def execute(configuration: Path, policy: str, command: list[str]) -> int:
         )
     cgroups.enter(prepared["cgroup"])
     sys.stdout.flush()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:

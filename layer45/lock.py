@@ -13,7 +13,10 @@ def lock_path(control_socket: Path) -> Path:
 
 
 class DaemonLock:
-    """An flock: the kernel frees it when its holder dies, however that happens."""
+    """An flock: the kernel frees it when its holder dies, however that happens.
+
+    The file is root's alone to open: whoever can open a file can lock it.
+    """
 
     def __init__(self, control_socket: Path) -> None:
         self.control_socket = control_socket
@@ -31,15 +34,20 @@ class DaemonLock:
         os.close(self._descriptor)
 
     def _make_directory(self) -> None:
+        """One that is made here is open to all, whatever the umask: members of the control group pass it."""
         try:
-            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not self.path.parent.is_dir():
+                self.path.parent.mkdir(parents=True)
+                self.path.parent.chmod(0o755)
         except OSError as error:
             raise Layer45Error(f"{self.path.parent}: cannot make it: {error.strerror}") from None
 
     def _hold(self) -> bool:
         """False: the file we locked was removed meanwhile by a daemon that ended. Try again."""
         try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
             raise Layer45Error(f"{self.path}: cannot open the lock: {error.strerror}") from None
         try:

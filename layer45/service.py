@@ -119,7 +119,11 @@ class Service:
         watchdog_s = watchdog_interval_s()
         while not self._end.is_set():
             await asyncio.sleep(min(HEALTH_INTERVAL_S, watchdog_s or HEALTH_INTERVAL_S))
-            self._fault = await loop.run_in_executor(self._worker, self._daemon.fault)
+            try:
+                self._fault = await loop.run_in_executor(self._worker, self._daemon.fault)
+            except Exception as error:
+                self._log.exception("cannot look after the engine")
+                self._fault = f"the engine does not answer: {type(error).__name__}: {error}"
             if self._fault:
                 self._log.error("stopping", reason=self._fault)
                 self._end.set()

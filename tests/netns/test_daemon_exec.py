@@ -82,6 +82,12 @@ def test_its_options_are_its_own(daemon: LiveDaemon) -> None:
     assert daemon.layer45("exec", "own", "--", "echo", "--config", "-x", "--help") == "--config -x --help\n"
 
 
+def test_it_ignores_no_signal_that_we_ignore(daemon: LiveDaemon) -> None:
+    daemon.start()
+    ignored = ["grep", "SigIgn", "/proc/self/status"]
+    assert daemon.layer45("exec", "own", "--", *ignored) == daemon.host.run(ignored).stdout
+
+
 def test_it_keeps_standard_input(daemon: LiveDaemon) -> None:
     daemon.start()
     assert daemon.layer45("exec", "own", "--", "cat", input="through") == "through"

@@ -1,5 +1,7 @@
 """The cgroups of `exec`: made, shared between daemons, removed only when empty and nobody's."""
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,30 @@ def test_gone_policies_lose_theirs(tmp_path: Path) -> None:
     cgroups.keep_only({"bulk"})
     assert [path.name for path in (tmp_path / "layer45").iterdir()] == ["bulk"]
     cgroups.close()
+
+
+def test_a_gone_policys_goes_when_its_programs_have_ended(tmp_path: Path) -> None:
+    cgroups = Cgroups("layer45", tmp_path)
+    cgroups.prepare("voice")
+    program = tmp_path / "layer45/voice/child"
+    program.mkdir()
+    cgroups.keep_only(set())
+    assert program.is_dir()
+    program.rmdir()
+    cgroups.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_lock_delays_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layer45.cgroups.LOCK_WAIT_S", 0.1)
+    (tmp_path / "layer45").mkdir()
+    user = os.open(tmp_path / "layer45", os.O_RDONLY)
+    fcntl.flock(user, fcntl.LOCK_EX)
+    cgroups = Cgroups("layer45", tmp_path)
+    cgroups.prepare("voice")
+    assert (tmp_path / "layer45/voice").is_dir()
+    cgroups.close()
+    os.close(user)
 
 
 def test_one_that_was_removed_is_made_again(tmp_path: Path) -> None:

@@ -62,6 +62,28 @@ def test_its_directory_is_made(tmp_path: Path) -> None:
         assert (tmp_path / "run" / "layer45").stat().st_mode & 0o777 == 0o755
 
 
+def test_the_umask_does_not_shut_out_the_control_group(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with DaemonLock(tmp_path / "run" / "s.sock"):
+            assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+
+
+def test_nobody_else_can_take_it(tmp_path: Path) -> None:
+    with DaemonLock(tmp_path / "s.sock"):
+        assert lock_path(tmp_path / "s.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    lock_path(tmp_path / "s.sock").symlink_to(tmp_path / "precious")
+    with pytest.raises(Layer45Error, match="cannot open the lock"):
+        DaemonLock(tmp_path / "s.sock").__enter__()
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Layer45Error, match=r"file: cannot make it"):
