@@ -62,8 +62,9 @@ class Ruleset:
         return self.tagged(self.tags.having(selector))
 
     def tagged_maybe_with_keys(self, selector: Selector) -> Alternatives:
-        """The same, and sockets of which nothing is known."""
-        return self.tagged((*self.tags.having(selector), 0))
+        """The same, and sockets of which nothing is known; all, if no tag tells that the keys do not hold."""
+        certain = self.tags.lacking(selector)
+        return self.tagged((*self.tags.having(selector), 0)) if certain else [""]
 
     def masked(self, value: int = 0, also: int = 0) -> str:
         """A value of our field, and the field, for --mark and --set-xmark."""

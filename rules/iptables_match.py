@@ -38,7 +38,7 @@ def stages(selector: Selector, place: Place) -> list[Alternatives] | None:
         return None
     single = [key[0] for key in keys if len(key) == 1]
     several = [key for key in keys if len(key) > 1] or [[""]]
-    combined = [[" ".join([*single, value]).strip() for value in several[0]], *several[1:]]
+    combined = [[" ".join(filter(None, [*single, value])) for value in several[0]], *several[1:]]
     return [[_with_protocol(match, place.protocol) for match in stage] for stage in combined]
 
 

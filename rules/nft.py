@@ -180,7 +180,7 @@ def _tagged(plan: RulePlan, tags: OwnerTags, selector: Selector) -> Iterator[str
 
 def _maybe(plan: RulePlan, tags: OwnerTags, selector: Selector) -> Iterator[str]:
     """On ingress: it has no tag that says they do not hold."""
-    if not selector.owned or not tags.sets:
+    if not selector.owned or not tags.lacking(selector):
         yield ""
     else:
         values = _set(f"{plan.marks.spread(number):#x}" for number in tags.lacking(selector))

@@ -11,9 +11,12 @@ Numbers come from what is in the set, so a socket that outlives a reload keeps a
 one that no rule knows. The empty set's comes from all keys: it tells nothing about keys it was not asked.
 """
 
+import functools
 import hashlib
 import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from layer45.rules.cgroups import within
 from layer45.rules.diversion import RulePlan, Selector
@@ -30,20 +33,13 @@ class OwnerKeys:
     group: tuple[int, ...]
     cgroup: tuple[str, ...]
 
-    def hold(self, user: int | None, group: int | None, cgroup: str | None) -> bool:
-        """Whether they hold for this owner; None stands for whatever no policy names."""
-        return (
-            (not self.user or user in self.user)
-            and (not self.group or group in self.group)
-            and (not self.cgroup or (cgroup is not None and any(within(cgroup, c) for c in self.cgroup)))
-        )
-
 
 @dataclass(frozen=True)
 class OwnerTags:
-    """keys: all of the plan's, without repetition. sets: tag number → places in keys of those that hold.
+    """keys: the plan's, without repetition. sets: tag number → places in keys of those that hold.
 
-    problem: why there are no tags although keys need them, or empty.
+    problem: why not every socket can have its tag, or empty. A socket without a tag is not matched by owner
+    before its first own packet.
     """
 
     keys: tuple[OwnerKeys, ...]
@@ -51,13 +47,19 @@ class OwnerTags:
     problem: str = ""
 
     def having(self, selector: Selector) -> tuple[int, ...]:
-        """The tags of sockets for which the selector's owner keys hold."""
-        place = self.keys.index(owner_keys(selector))
-        return tuple(sorted(tag for tag, places in self.sets.items() if place in places))
+        """The tags of sockets for which the selector's owner keys surely hold."""
+        return self._tags(selector, True)
 
     def lacking(self, selector: Selector) -> tuple[int, ...]:
         """The tags of sockets for which they surely do not hold."""
-        return tuple(sorted(set(self.sets) - set(self.having(selector))))
+        return self._tags(selector, False)
+
+    def _tags(self, selector: Selector, hold: bool) -> tuple[int, ...]:
+        wanted = owner_keys(selector)
+        if wanted not in self.keys:
+            return ()
+        place = self.keys.index(wanted)
+        return tuple(sorted(tag for tag, places in self.sets.items() if (place in places) == hold))
 
 
 def owner_keys(selector: Selector) -> OwnerKeys:
@@ -66,20 +68,53 @@ def owner_keys(selector: Selector) -> OwnerKeys:
     return OwnerKeys(user, group, tuple(sorted(set(selector.cgroup))))
 
 
+@functools.lru_cache(maxsize=4)
 def owner_tags(plan: RulePlan) -> OwnerTags:
     """Number every set of owner keys that can hold together."""
     selectors = [s for d in plan.diversions for s in (d.select, d.unless) if s is not None and s.owned]
-    keys = tuple(dict.fromkeys(map(owner_keys, selectors)))
-    users, groups, cgroups = ({v for k in keys for v in getattr(k, n)} for n in ("user", "group", "cgroup"))
+    every = tuple(dict.fromkeys(map(owner_keys, selectors)))
+    keys = every[:MAX_KEYS]
     if not keys:
         return OwnerTags((), {})
-    if len(keys) > MAX_KEYS or (len(users) + 1) * (len(groups) + 1) * (len(cgroups) + 1) > MAX_OWNERS:
-        return OwnerTags(keys, {}, f"too many different user, group and cgroup keys; at most {MAX_KEYS} fit")
-    owners = itertools.product(*([None, *sorted(values)] for values in (users, groups, cgroups)))
-    sets = dict.fromkeys(frozenset(i for i, k in enumerate(keys) if k.hold(*owner)) for owner in owners)
-    if len(sets) > plan.marks.capacity:
-        return OwnerTags(keys, {}, f"{len(sets)} sets of owner keys, marks for {plan.marks.capacity}")
-    return OwnerTags(keys, _numbered(keys, list(sets), plan.marks.capacity))
+    sets = _sets(keys)
+    room = plan.marks.capacity
+    fitting = sorted(sets, key=len)[:room]  # the fewer keys hold together, the more common
+    return OwnerTags(keys, _numbered(keys, fitting, room), _problem(len(every), len(sets), room))
+
+
+def _problem(keys: int, sets: int, room: int) -> str:
+    if not sets:
+        return "too many combinations of users, groups and cgroups"
+    if keys > MAX_KEYS:
+        return (
+            f"{keys} different combinations of user, group and cgroup keys; only the first {MAX_KEYS} count"
+        )
+    if sets > room:
+        return f"{sets} sets of owner keys can hold together, marks for {room}; a wider mark_mask helps"
+    return ""
+
+
+def _sets(keys: tuple[OwnerKeys, ...]) -> list[frozenset[int]]:
+    """What can hold together, the empty set included. A value no key names stands for all others."""
+    users = _holding(keys, lambda k: k.user, lambda values, user: user in values)
+    groups = _holding(keys, lambda k: k.group, lambda values, group: group in values)
+    cgroups = _holding(keys, lambda k: k.cgroup, lambda values, path: any(within(path, v) for v in values))
+    if len(users) * len(groups) * len(cgroups) > MAX_OWNERS:
+        return []
+    bits = dict.fromkeys(u & g & c for u, g, c in itertools.product(users, groups, cgroups))
+    return [frozenset(place for place in range(len(keys)) if held >> place & 1) for held in bits]
+
+
+def _holding(
+    keys: tuple[OwnerKeys, ...],
+    part: Callable[[OwnerKeys], tuple[Any, ...]],
+    hold: Callable[[tuple[Any, ...], Any], bool],
+) -> list[int]:
+    """For each value that a key names, and last for none of them: which keys' part holds, as bits."""
+    values: Iterable[Any] = dict.fromkeys(value for key in keys for value in part(key))
+    rows = [[not part(key) or hold(part(key), value) for key in keys] for value in values]
+    rows.append([not part(key) for key in keys])
+    return list(dict.fromkeys(sum(held << place for place, held in enumerate(row)) for row in rows))
 
 
 def _numbered(

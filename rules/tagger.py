@@ -34,23 +34,23 @@ class Tagger:
     def __init__(self) -> None:
         self._link = -1
 
-    def apply(self, plan: RulePlan) -> None:
+    def apply(self, plan: RulePlan) -> str:
         """Tag new sockets of this network namespace as the plan's rules expect; replaces in one step.
 
-        A plan without owner keys needs no program. Raises RulesError with the reason where BPF cannot do it:
-        the rules then still work, but a server's first packets are not matched by owner.
+        Returns why some owners get no tag, or nothing. A plan without owner keys needs no program. Raises
+        RulesError with the reason where BPF cannot do it: the rules then still work, but servers' first
+        packets are not matched by owner.
         """
         tags = owner_tags(plan)
-        if tags.problem:
-            raise RulesError(f"sockets are not tagged: {tags.problem}")
         if not tags.sets:
             self.close()
-            return
+            return tags.problem
         loaded = _load(program(tags, plan.marks, _netns_cookie()))
         try:
             self._attach(loaded)
         finally:
             os.close(loaded)
+        return tags.problem
 
     def _attach(self, loaded: int) -> None:
         if self._link >= 0:

@@ -64,8 +64,26 @@ def test_addresses_alone_need_no_tags() -> None:
     assert owner_tags(plan(Selector(local_port=((1, 1),)))).sets == {}
 
 
-def test_too_many_keys_are_a_problem_not_a_mistake() -> None:
+def test_too_many_sets_keep_the_simple_ones_and_say_so() -> None:
     small = MarkLayout(0x3, 0x4)
-    tags = owner_tags(plan(*(Selector(user=(i,)) for i in range(5)), marks=small))
-    assert (tags.sets, tags.problem) == ({}, "6 sets of owner keys, marks for 3")
-    assert "too many" in owner_tags(plan(*(Selector(user=(i,)) for i in range(70)))).problem
+    users = [Selector(user=(i,)) for i in range(5)]
+    tags = owner_tags(plan(*users, marks=small))
+    assert sorted(map(len, tags.sets.values())) == [0, 1, 1]
+    assert tags.problem == "6 sets of owner keys can hold together, marks for 3; a wider mark_mask helps"
+    assert [len(tags.having(user)) for user in users] == [1, 1, 0, 0, 0]
+
+
+def test_too_many_keys_keep_the_first_and_say_so() -> None:
+    users = [Selector(user=(i,)) for i in range(70)]
+    tags = owner_tags(plan(*users))
+    assert tags.problem.startswith("70 different combinations")
+    assert tags.having(users[63]) and not tags.having(users[64]) and not tags.lacking(users[64])
+
+
+def test_twenty_users_and_twenty_cgroups_fit() -> None:
+    users, cgroups = (
+        [Selector(user=(i,)) for i in range(20)],
+        [Selector(cgroup=(f"x/{i}",)) for i in range(20)],
+    )
+    tags = owner_tags(plan(*users, *cgroups))
+    assert not tags.problem and len(tags.sets) == 21 * 21

@@ -82,6 +82,16 @@ def test_number_of_rules_is_the_sum_of_values_not_their_product() -> None:
     assert 80 <= len(egress) < 100
 
 
+def test_exception_that_no_tag_can_decide_holds_for_servers() -> None:
+    """Rather too few packets than those of a socket that was excepted."""
+    users = [Diversion("p", 1, Selector(user=(i,)), None, OPEN) for i in range(64)]
+    last = Diversion("q", 2, Selector(("udp",)), Selector(user=(99,)), OPEN)
+    wanted = RulePlan("t", MarkLayout(0x10FF, 0x2000), (*users, last))
+    assert iptables.render(wanted, 4)["L45-t-iu64"][0] == "-j RETURN"
+    assert iptables.render(wanted, 4)["L45-t-ou64"][0] == "-m owner --uid-owner 99 -j RETURN"
+    assert "chain in_64 {\n\t\treturn\n" in nft.render_text(wanted)
+
+
 @pytest.mark.parametrize("owner", ["a", "layer45", "/run/layer45/control.sock", "x" * 99, "", "ü", "a-b"])
 def test_names_of_owners(owner: str) -> None:
     assert len(owner_tag(owner)) <= 10
