@@ -19,7 +19,7 @@ Every chain is reached by goto from its hook, so that its end is the end of ours
 stage has chains of its own, entered by a jump: its end goes back to the next policy.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from layer45.rules import spread
@@ -193,34 +193,24 @@ def _policies(rules: Ruleset, chain: str, place: Place) -> None:
             _stage_chains(rules, own, unless, select, hit)
 
 
-def _stage_chains(rules: Ruleset, own: str, unless: list[Alternatives] | None,
-                  select: list[Alternatives], hit: str) -> None:  # fmt: skip
-    """A decision graph of gotos: falling off the end of any of its chains is "no match"."""
-    names = _stage_names(own)
-    chain, ahead = next(names), ""
+def _stage_chains(
+    rules: Ruleset, own: str, unless: list[Alternatives] | None, select: list[Alternatives], hit: str
+) -> None:
+    selection = own if unless is None else f"{own}s"
     if unless is not None:
-        selection = f"{own}s"
-        for place, alternatives in enumerate(unless):
-            last = place == len(unless) - 1
-            ahead = "" if last else next(names)
-            leave = "-j RETURN" if last else f"-g {rules.name(ahead)}"
-            for match in alternatives:
-                rules.add(chain, match, leave)
-            rules.add(chain, f"-g {rules.name(selection)}")
-            chain = ahead
-        chain = selection
-    for place, alternatives in enumerate(select):
-        last = place == len(select) - 1
-        ahead = "" if last else next(names)
+        _conjunction(rules, own, unless, "-j RETURN", f"-g {rules.name(selection)}")
+    _conjunction(rules, selection, select, hit, "")
+
+
+def _conjunction(rules: Ruleset, start: str, stages: list[Alternatives], holds: str, fails: str) -> None:
+    """Chains from start on that do `holds` if every stage holds, else `fails`; if empty, that leads back."""
+    for place, alternatives in enumerate(stages):
+        chain = f"{start}.{place}" if place else start
+        last = place == len(stages) - 1
         for match in alternatives:
-            rules.add(chain, match, hit if last else f"-g {rules.name(ahead)}")
-        chain = ahead
-
-
-def _stage_names(own: str) -> Iterator[str]:
-    yield own
-    for number in range(1, 100):
-        yield f"{own}.{number}"
+            rules.add(chain, match, holds if last else f"-g {rules.name(f'{start}.{place + 1}')}")
+        if fails:
+            rules.add(chain, fails)
 
 
 def _forget(rules: Ruleset) -> str:

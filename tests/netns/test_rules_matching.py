@@ -162,6 +162,20 @@ def test_server_is_matched_before_its_first_packet(
 
 
 @every_backend
+def test_ipv6_server_is_matched_when_ipv4_calls(hosts: Hosts, backend: str) -> None:
+    with (
+        diverting(hosts.a, backend, wanted := plan(Selector(user=(61001,)))) as diverted,
+        tagging(hosts, wanted),
+    ):
+        with owned_socket(hosts.a, V6, UDP, ALICE, 5004) as a, owned_socket(hosts.b, V4, UDP) as b:
+            b.sendto(b"first", (hosts.a.ipv4, 5004))
+            data, sender = a.recvfrom(100)
+            a.sendto(data, sender)
+            assert b.recv(100) == b"first"
+        assert diverted.counts() == {"in 0x1": 1, "out 0x1": 1}
+
+
+@every_backend
 @every_family
 def test_two_policies_that_differ_in_the_port_share_an_owner(hosts: Hosts, backend: str, family: int) -> None:
     wanted = plan(
