@@ -1,6 +1,6 @@
 """How much CPU does an engine spend on a 64-byte UDP packet?
 
-    python -m perf.packets [--rounds 9] [--packets 200000] [--rate 60000] [--burst 64] [--sink device|host]
+    python -m perf.packets [--rounds 9] [--packets 200000] [--rate 40000] [--burst 64] [--sink device|host]
 
 Needs root. Every engine stands behind the same rules, those that `layer45 rules` prints for the policy, on
 the same queue, and gets the same packets. Rounds are interleaved, so that a noisy hour is noisy for all;
@@ -158,7 +158,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="perf.packets", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--packets", type=int, default=200_000)
-    parser.add_argument("--rate", type=int, default=60_000)
+    parser.add_argument("--rate", type=int, default=40_000)
     parser.add_argument("--burst", type=int, default=64)
     parser.add_argument("--sink", choices=SINKS, default="device", help="where packets end")
     parser.add_argument("--only", nargs="*", default=[], help="engines to compare; default all")

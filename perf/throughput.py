@@ -1,6 +1,6 @@
 """What does an unmodified iperf3 reach through a chain, and what CPU does the chain cost for each gigabyte?
 
-    python -m perf.throughput [--rounds 5] [--seconds 5] [--udp-rate 300M]
+    python -m perf.throughput [--rounds 5] [--seconds 5] [--udp-rate 100M]
 
 Needs root. A daemon runs at both ends, egress at the client and ingress at the server, so what arrives is
 what was sent. Rounds are interleaved; figures are compared only within one run. UDP is offered at one rate,
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="perf.throughput", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--udp-rate", default="300M", help="what UDP is offered, as iperf3's -b")
+    parser.add_argument("--udp-rate", default="100M", help="what UDP is offered, as iperf3's -b")
     options = parser.parse_args()
     samples, spoiled = measure(options.rounds, options.seconds, options.udp_rate)
     series = {name: [run["gbit_per_s"] for run in runs] for name, runs in samples.items()}
