@@ -37,6 +37,7 @@ class LiveDaemon:
     def settings(self, **more: object) -> None:
         """Writes layer45.toml."""
         values = {"control_socket": str(self.socket), "cgroup_root": self.cgroup_root, **more}
+        self.cgroup_root = str(values["cgroup_root"])
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items()]
         (self.directory / "layer45.toml").write_text("".join(lines))
 

@@ -246,3 +246,51 @@ def test_without_root_one_line(daemon: LiveDaemon) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("layer45: run needs root")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.2, 0.4, 0.6, 0.8, 1.2])
+def test_a_start_that_is_interrupted_leaves_nothing(daemon: LiveDaemon, delay_s: float) -> None:
+    before = daemon.rules()
+    process = daemon.host.popen(daemon.command("run"), stderr=subprocess.PIPE)
+    time.sleep(delay_s)
+    process.terminate()
+    _, said = process.communicate(timeout=10)
+    assert process.returncode in (0, -signal.SIGTERM)  # killed before it did anything, or ended in order
+    assert "Traceback" not in said
+    assert daemon.rules() == before
+    assert daemon.cgroups() == []
+
+
+def test_a_storm_of_signals_ends_in_order(daemon: LiveDaemon) -> None:
+    before = daemon.rules()
+    daemon.start()
+    assert daemon.process is not None
+    for number in [*[signal.SIGHUP] * 20, *[signal.SIGTERM] * 5]:
+        daemon.process.send_signal(number)
+        time.sleep(0.005)
+    assert daemon.process.wait(30) == 0
+    assert daemon.rules() == before
+    assert daemon.cgroups() == []
+    assert "Traceback" not in daemon.log_text()
+    daemon.process = None
+
+
+def test_a_second_daemon_in_one_namespace_needs_marks_and_queues_of_its_own(
+    daemon: LiveDaemon, hosts: Hosts, tmp_path: Path
+) -> None:
+    daemon.start()
+    rules = daemon.rules()
+    with live_daemon(hosts.a, tmp_path / "b", CLOSED.replace("5000", "5001")) as other:
+        other.settings(cgroup_root=daemon.cgroup_root + "-2")
+        assert "queue 4500 is in use" in other.layer45("run", status=1)
+        other.settings(cgroup_root=daemon.cgroup_root + "-2", first_queue=4600)
+        assert "uses the mark bits" in other.layer45("run", status=1).splitlines()[-1]
+        assert daemon.rules() == rules
+        other.settings(cgroup_root=daemon.cgroup_root + "-2", first_queue=4600, mark_mask=0xFF00000)
+        other.start()
+        assert arrives(hosts)
+        assert arrives(hosts, port=5001)
+        assert (packets(daemon), packets(other)) == (1, 1)
+        assert other.end() == 0
+    assert daemon.rules() == rules
+    assert arrives(hosts)
