@@ -55,7 +55,7 @@ check: build
 
 lint: build
 	@.venv/bin/ruff check .
-	@.venv/bin/cython-lint fastpath modules
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/cython-lint fastpath modules
 	@.venv/bin/mypy
 
 fuzz: build
