@@ -123,10 +123,12 @@ def replay(
     Packets the policy does not match are copied as they are, and counted. With OUT = -, the summary goes to
     standard error.
     """
+    from layer45.faults import tell_faults
     from layer45.output import print_error
     from layer45.replay import replay as replay_capture
     from layer45.replay_view import progress_line, show_summary
 
+    tell_faults(print_error)
     summary = replay_capture(
         config, policy, direction.value, source, target,
         seed=seed, progress=progress_line(), reference=reference,
@@ -137,4 +139,27 @@ def replay(
         raise typer.Exit(1)
 
 
-COMMANDS = (doctor, check, rules, replay)
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all of them.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a look, not a result.")] = False,
+) -> None:
+    """Run the benchmarks of a checkout.
+
+    They write their figures and plots to perf/results. Needs root.
+    """
+    import subprocess
+    import sys
+
+    from layer45.errors import Layer45Error
+
+    checkout = Path(__file__).parents[1]
+    if not (checkout / "perf" / "__main__.py").is_file():
+        raise Layer45Error(
+            f"{checkout}: no perf/ here; the benchmarks come with a checkout, not with the package"
+        )
+    options = ["--quick"] if quick else []
+    done = subprocess.run([sys.executable, "-m", "perf", *(names or []), *options], cwd=checkout, check=False)
+    raise typer.Exit(done.returncode)
+
+
+COMMANDS = (doctor, check, rules, replay, bench)

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from layer45 import cgroups
 from layer45.doctor import Finding, found
@@ -100,12 +101,29 @@ def nft_ruleset(ruleset: Ruleset) -> Finding:
     """Tries a table."""
     if shutil.which("nft", path=search_path()) is None:
         return found("netfilter", ruleset.check, False, "no nft to try it with", "apt-get install nftables")
-    complaint = _try("nft -f -", ruleset.text)
+    """A module that this kernel was built without cannot be loaded; without root nothing was tried."""
     return found("netfilter", ruleset.check, not complaint, complaint or "works", _mend(ruleset.mend))
 
 
 def _mend(command: str) -> str:
-    return command if os.geteuid() == 0 else "sudo layer45 doctor"
+    """A module that this kernel was built without cannot be loaded, and what cannot be tried not be mended."""
+    if os.geteuid() != 0:
+        return "sudo layer45 doctor"
+    module = command.removeprefix("modprobe ")
+    if module == command or kernel_has(module):
+        return command
+    return f"boot a kernel that has {module} (Debian: apt-get install linux-image-{architecture()})"
+
+
+def kernel_has(module: str) -> bool:
+    """Whether the running kernel's modules, loadable or built in, name it; no list is no modules."""
+    lists = [Path("/lib/modules") / platform.release() / name for name in ("modules.dep", "modules.builtin")]
+    return any(f"/{module}.ko" in path.read_text() for path in lists if path.is_file())
+
+
+def architecture() -> str:
+    """As Debian names its kernels."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def _try(command: str, text: str = "") -> str:

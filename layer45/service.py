@@ -22,10 +22,13 @@ HEALTH_INTERVAL_S = 1.0
 
 def run(directory: Path, as_json: bool) -> int:
     """Runs until a signal ends it. The exit status. Raises Layer45Error when it cannot start."""
+    from layer45.faults import tell_faults
     from layer45.logs import open_log
     from layer45.parts import real_parts
 
-    return asyncio.run(Service(directory, real_parts(), open_log(as_json)).run())
+    log = open_log(as_json)
+    tell_faults(lambda line: log.error("module failed", fault=line))
+    return asyncio.run(Service(directory, real_parts(), log).run())
 
 
 class Service:

@@ -261,6 +261,22 @@ def test_a_start_that_is_interrupted_leaves_nothing(daemon: LiveDaemon, delay_s:
     assert daemon.cgroups() == []
 
 
+def test_a_log_that_nobody_reads_any_more_stops_nothing(daemon: LiveDaemon) -> None:
+    before = daemon.rules()
+    process = daemon.host.popen(daemon.command("run"), stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    while "event=ready" not in process.stderr.readline():
+        assert process.poll() is None
+    process.stderr.close()
+    daemon.layer45("reload")
+    daemon.policies("nonsense")
+    daemon.layer45("reload", status=1)
+    assert daemon.json("status")["generation"] == 2
+    process.terminate()
+    assert process.wait(10) == 0
+    assert daemon.rules() == before
+
+
 def test_a_storm_of_signals_ends_in_order(daemon: LiveDaemon) -> None:
     before = daemon.rules()
     daemon.start()

@@ -24,6 +24,7 @@ COMMANDS = [
     "status",
     "flows",
     "stats",
+    "bench",
     "modules",
 ]
 MODULE_COMMANDS = ["list", "show", "verify", "new", "build"]
@@ -193,6 +194,26 @@ def test_a_name_no_module_can_have_is_refused(name: str, tmp_path: Path) -> None
     assert done.returncode == 1
     assert "a module's name is" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_a_python_module_is_one_line_with_its_place(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    from scapy.layers.inet import IP, UDP
+    from scapy.utils import wrpcap
+
+    code = (
+        "class Module:\n    def __init__(self, p, c): pass\n    def egress(self, packet):\n        1 // 0\n"
+    )
+    configuration.module("faulty", code=code)
+    configuration.policies('[policy.p]\nmatch = { protocol = "udp" }\nchain = [ { module = "faulty" } ]\n')
+    wrpcap(str(tmp_path / "in.pcap"), [IP(dst="10.0.0.1") / UDP(sport=1, dport=2)] * 3, linktype=101)
+    words = ["--config", configuration.directory, "--policy", "p", "--direction", "egress"]
+    done = layer45("replay", *words, tmp_path / "in.pcap", tmp_path / "out.pcap")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"layer45: {configuration.directory}/modules/faulty/faulty.py:4: ")
+    assert line.endswith("ZeroDivisionError: integer division or modulo by zero")
 
 
 def test_a_reader_that_leaves_is_no_accident(configuration: Configuration) -> None:
