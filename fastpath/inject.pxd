@@ -5,9 +5,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from layer45.fastpath.netlink cimport iovec, mmsghdr
 from layer45.fastpath.pool cimport l45_carrier
 
+# At the limits a batch is sent at once; a packet's own seven longest copies, in fragments, never get there if the
+# loop flushes beforehand whenever injector_pressed says so.
 cdef enum:
-    INJECT_LIMIT = 64               # packets in one batch
-    INJECT_STAGING_BYTES = 1 << 18
+    INJECT_LIMIT = 512              # packets in one batch, of each family
+    INJECT_STAGING_BYTES = 1 << 20
+    PRESSED_COUNT = 64
+    PRESSED_BYTES = 1 << 18
     ADDRESS_BYTES = 28              # sockaddr_in6
 
 cdef struct l45_injector:
@@ -28,6 +32,11 @@ cdef int injector_start(l45_injector *injector, int fd4, int fd6, uint64_t *sent
 cdef void injector_end(l45_injector *injector) noexcept nogil
 # Copies the packet; cut into fragments where it is longer than its carrier's mtu.
 cdef void inject(l45_injector *injector, const l45_carrier *carrier) noexcept nogil
+
+cdef inline bint injector_pressed(const l45_injector *injector) noexcept nogil:
+    return injector.count[0] >= PRESSED_COUNT or injector.count[1] >= PRESSED_COUNT \
+        or injector.staging_used >= PRESSED_BYTES
+
 # Tells the local sender of a packet that fitting_bytes is the most that fits: ICMP type 3 code 4, ICMPv6 type 2.
 cdef void inject_too_big(l45_injector *injector, const l45_carrier *carrier, uint32_t fitting_bytes) noexcept nogil
 cdef void injector_flush(l45_injector *injector) noexcept nogil

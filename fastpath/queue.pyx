@@ -22,7 +22,7 @@ from libc.string cimport memset
 from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_verdict
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.inject cimport (
-    inject, inject_too_big, injector_end, injector_flush, injector_start, l45_injector,
+    inject, inject_too_big, injector_end, injector_flush, injector_pressed, injector_start, l45_injector,
 )
 from layer45.fastpath.netlink cimport *
 from layer45.fastpath.pool cimport ORIGIN_HELD, l45_carrier
@@ -107,6 +107,8 @@ cdef inline void _turn(l45_loop *loop, uint64_t now_ns) noexcept nogil:
 
 
 cdef inline void _flush(l45_loop *loop) noexcept nogil:
+    """Verdicts first: a connection whose first packet is a copy of ours would not have its policy's mark, and its
+    replies would pass us by."""
     verdicts_flush(&loop.verdicts)
     injector_flush(&loop.injector)
 
@@ -121,6 +123,8 @@ cdef int _drain_batch(l45_loop *loop) noexcept nogil:
         return -1
     for at in range(count):
         _message(loop, at)
+        if injector_pressed(&loop.injector):
+            _flush(loop)
     loop.worker.counters[COUNT_BATCHES] += 1
     _flush(loop)
     return count

@@ -138,7 +138,8 @@ class Host:
         """Record what passes `device` while the context lasts."""
         handle, path = tempfile.mkstemp(suffix=".pcap", prefix=self.name)
         os.close(handle)
-        argv = ["tcpdump", "-Z", "root", "-Unn", "--immediate-mode", "-s0", "-i", device, "-w", path]
+        room = ["-B", "65536", "-s", "65600"]  # KiB; -s0 would make it eight frames of 256 KiB, and lose some
+        argv = ["tcpdump", "-Z", "root", "-Unn", "--immediate-mode", *room, "-i", device, "-w", path]
         recorder = self.popen([*argv, *expression.split()], stderr=subprocess.PIPE)
         assert recorder.stderr is not None
         capture = Capture(Path(path))
