@@ -4,6 +4,7 @@ The way of a packet through our chains (mangle table; M is the class mask, E the
 
     OUTPUT → out:  E set: leave. Clear M in the packet mark if set. UDP → out-udp, TCP → out-tcp
              out-tcp, without SYN, and any packet without a socket → known-*
+             SYN/ACK of a connection that has a class → known-tcp
              else the policies, first match → hit. No match: clear M in the connection's mark
     INPUT  → in:   clear M and E in the packet mark if set. UDP → in-udp, TCP → in-tcp
              in-tcp, without SYN, and any reply to what we sent first → known-*
@@ -31,6 +32,7 @@ from layer45.rules.owners import OwnerTags, owner_tags
 PROTOCOLS = ("udp", "tcp")
 HOOKS = {"OUTPUT": "out", "INPUT": "in"}
 NO_SYN = "-p tcp -m tcp ! --tcp-flags SYN SYN"
+SYN_ACK = "-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK"  # not yet of a full socket: no cgroup match knows it
 
 
 @dataclass
@@ -126,6 +128,7 @@ def _egress(rules: Ruleset) -> None:
         chain, known = f"out-{protocol}", rules.name(f"known-{protocol}")
         if protocol == "tcp":
             rules.add(chain, f"{NO_SYN} -g {known}")
+            rules.add(chain, f"{SYN_ACK} -m connmark ! --mark {rules.masked()} -g {known}")
         rules.add(chain, f"-m owner ! --socket-exists -g {known}")
         _policies(rules, chain, Place(rules.family, True, protocol, lambda selector: []))
         rules.add(chain, _forget(rules))

@@ -70,6 +70,7 @@ def _egress(plan: RulePlan) -> Iterator[str]:
     yield _clear("meta", marks.class_mask)
     yield "meta l4proto != { tcp, udp } return"
     yield "tcp flags & syn == 0 goto known"
+    yield f"tcp flags & (syn | ack) == (syn | ack) ct mark & {marks.class_mask:#x} != 0 goto known"
     yield from _policies(plan, "out", "meta skuid >= 0 ")  # only packets with a socket have one
     yield "meta skuid >= 0 " + _clear("ct", marks.class_mask)
     yield "meta skuid >= 0 return"
