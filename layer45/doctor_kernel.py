@@ -101,12 +101,12 @@ def nft_ruleset(ruleset: Ruleset) -> Finding:
     """Tries a table."""
     if shutil.which("nft", path=search_path()) is None:
         return found("netfilter", ruleset.check, False, "no nft to try it with", "apt-get install nftables")
-    """A module that this kernel was built without cannot be loaded; without root nothing was tried."""
+    complaint = _try("nft -f -", ruleset.text)
     return found("netfilter", ruleset.check, not complaint, complaint or "works", _mend(ruleset.mend))
 
 
 def _mend(command: str) -> str:
-    """A module that this kernel was built without cannot be loaded, and what cannot be tried not be mended."""
+    """A module that this kernel was built without cannot be loaded; without root nothing was tried."""
     if os.geteuid() != 0:
         return "sudo layer45 doctor"
     module = command.removeprefix("modprobe ")
