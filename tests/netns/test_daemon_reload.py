@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .live_daemon import LiveDaemon, live_daemon
+from .live_daemon import LAYER45, LiveDaemon, live_daemon
 from .topology import Hosts
 
 pytestmark = pytest.mark.root
@@ -176,3 +176,38 @@ def test_settings_need_a_restart(daemon: LiveDaemon) -> None:
     daemon.end()
     daemon.start()
     assert len(daemon.json("status")["queues"]) == 2
+
+
+MODULE_CODE = """
+class Module:
+    def __init__(self, parameters, count): ...
+    def egress(self, packet):
+        packet.payload += b"%s"
+    def ingress(self, packet): ...
+"""
+
+
+def test_a_python_module_that_was_edited_runs_after_a_reload(
+    daemon: LiveDaemon, hosts: Hosts, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    words = ["modules", "new", "stamp", "--language", "python", "--directory", str(site)]
+    hosts.a.run([*LAYER45, *words])
+    daemon.settings(module_dirs=[str(site)])
+    daemon.policies(PLAIN + 'chain = [ { module = "stamp" } ]\n')
+    endings = []
+    for text in ("one", "two"):
+        (site / "stamp/stamp.py").write_text(MODULE_CODE % text)
+        if daemon.process is None:
+            daemon.start()
+        else:
+            daemon.layer45("reload")
+        with Traffic(hosts) as traffic:
+            pass
+        endings.append({payload[8:] for payload in traffic.received})
+    assert endings == [{b"one"}, {b"two"}]
+    (site / "stamp/stamp.py").write_text("1 +")
+    assert "stamp.py:1: cannot be loaded: SyntaxError" in daemon.layer45("reload", status=1)
+    with Traffic(hosts) as traffic:
+        pass
+    assert {payload[8:] for payload in traffic.received} == {b"two"}
