@@ -140,11 +140,11 @@ def test_tcp_under_exec_is_scrambled_from_its_first_byte(hosts: Hosts) -> None:
         for family in FAMILIES:
             words = ["iperf3", "-n", "20M", "--json", "-c", hosts.b.address(family)]
             inside = _iperf(hosts.a, a.command("exec", "stream", "--", *words, "-p", "5201"))
-            assert inside["sum_received"]["bytes"] >= 20_000_000
+            assert inside["sum_sent"]["bytes"] >= 20_000_000
             queued = a.engine()["received"]
             assert queued > 0
             outside = _iperf(hosts.a, [*words, "-p", "5202"])
-            assert outside["sum_received"]["bytes"] >= 20_000_000 and a.engine()["received"] == queued
+            assert outside["sum_sent"]["bytes"] >= 20_000_000 and a.engine()["received"] == queued
         for daemon in (a, b):
             assert_balanced(daemon.stats())
         assert a.counters("stream", "scramble")["scrambled"] > 0
