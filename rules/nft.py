@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from layer45.rules import cgroups
 from layer45.rules.command import run
@@ -22,8 +23,19 @@ CGROUP_BASE = Path("/sys/fs/cgroup")  # nft resolves cgroup paths from here
 def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
     cgroups.require(plan)
-    table = f"table inet {table_name(plan.owner)}"
-    run(["nft", "-f", "-"], f"{table}\ndelete {table}\n{render_text(plan)}")
+    run(["nft", "-f", "-"], _emptied(plan.owner) + render_text(plan))
+
+
+def _emptied(owner: str) -> str:
+    """Commands that leave the table with its two hooks alone.
+
+    The hooks stay: when a base chain goes, the kernel drops all packets that wait in the namespace's queues.
+    """
+    name = table_name(owner)
+    chains = [entry["chain"] for entry in _listed("chains") if entry.get("chain", {}).get("table") == name]
+    stale = [chain["name"] for chain in chains if "hook" not in chain]
+    lines = [f"table inet {name}", f"flush table inet {name}"]
+    return "\n".join([*lines, *(f"delete chain inet {name} {chain}" for chain in stale), ""])
 
 
 def remove(owner: str) -> None:
@@ -34,22 +46,24 @@ def remove(owner: str) -> None:
 
 def installed(owner: str) -> bool:
     """Whether the owner's table is in this namespace."""
-    entries = json.loads(run(["nft", "--json", "list", "tables"]))["nftables"]
-    return any(e.get("table", {}).get("name") == table_name(owner) for e in entries)
+    return any(entry.get("table", {}).get("name") == table_name(owner) for entry in _listed("tables"))
+
+
+def _listed(what: str) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(run(["nft", "--json", "list", what, "inet"]))["nftables"]
+    return entries
 
 
 def render_text(plan: RulePlan) -> str:
     """The table, as `nft -f` takes it."""
     tags = owner_tags(plan)
-    chains: dict[str, list[str]] = {}
+    chains = {"out": list(_egress(plan)), "in": list(_ingress(plan))}
     for diversion in plan.diversions:
         chains[f"hit_{diversion.class_id}"] = list(_hit(plan, diversion))
     chains["known"] = list(_known(plan))
     for number, diversion in enumerate(plan.diversions):
         for side, egress in (("out", True), ("in", False)):
             chains[f"{side}_{number}"] = list(_policy(plan, tags, diversion, egress))
-    chains["out"] = list(_egress(plan))
-    chains["in"] = list(_ingress(plan))
     body = "".join(_chain(name, rules) for name, rules in chains.items())
     return f"table inet {table_name(plan.owner)} {{\n{body}}}\n"
 
@@ -95,11 +109,14 @@ def _policies(plan: RulePlan, side: str, condition: str) -> Iterator[str]:
 
 def _known(plan: RulePlan) -> Iterator[str]:
     yield f"ct mark & {plan.marks.class_mask:#x} == 0 return"
-    for diversion in plan.diversions:
-        value = plan.marks.spread(diversion.class_id)
-        protocol = _protocol(diversion.select)
-        yield f"{protocol}ct mark & {plan.marks.class_mask:#x} == {value:#x} goto hit_{diversion.class_id}"
+    yield from dict.fromkeys(_known_class(plan, diversion) for diversion in plan.diversions)
     yield _clear("ct", plan.marks.class_mask)
+
+
+def _known_class(plan: RulePlan, diversion: Diversion) -> str:
+    value = plan.marks.spread(diversion.class_id)
+    protocol = _protocol(diversion.select)
+    return f"{protocol}ct mark & {plan.marks.class_mask:#x} == {value:#x} goto hit_{diversion.class_id}"
 
 
 def _hit(plan: RulePlan, diversion: Diversion) -> Iterator[str]:
