@@ -95,7 +95,8 @@ typedef struct l45_host {
     void (*resume)(l45_context *, l45_packet *, uint64_t when_ns);
     /* Ends an owned packet: a clone vanishes, a held one is dropped. */
     void (*discard)(l45_context *, l45_packet *);
-    /* Sets this instance's one timer for this flow; tick is called at when_ns or soon after. L45_NEVER disarms. */
+    /* Sets this instance's one timer for this flow: tick is called at when_ns or soon after, and not within 131 us, so
+     * that no module can keep its worker from its packets. L45_NEVER disarms. */
     void (*arm)(l45_context *, uint64_t when_ns);
     /* 64 random bits; the same in every replay with the same seed. Not for secrets. */
     uint64_t (*random)(l45_context *);

@@ -6,6 +6,7 @@ the first time, it is logged with its traceback.
 
 import logging
 
+from cpython.exc cimport PyErr_SetInterrupt
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -180,7 +181,10 @@ cdef l45_verdict _call(l45_context *context, l45_packet *packet, str direction) 
     l45_running_counters = context.counters
     try:
         getattr(module, direction)(view)
-    except Exception:
+    except KeyboardInterrupt:
+        PyErr_SetInterrupt()  # no exception leaves here: whoever looks for signals next raises it
+        return L45_ERROR
+    except BaseException:
         _report(module, direction)
         return L45_ERROR
     finally:

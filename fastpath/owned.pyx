@@ -15,7 +15,7 @@ from layer45.fastpath.packet cimport identify
 from layer45.fastpath.pool cimport (
     ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, l45_carrier, l45_owned, pool_copy, pool_return,
 )
-from layer45.fastpath.timer cimport l45_timer, wheel_arm, wheel_disarm
+from layer45.fastpath.timer cimport TICK_NS, l45_timer, wheel_arm, wheel_disarm
 
 
 cdef void host_start(l45_host *host) noexcept nogil:
@@ -157,7 +157,7 @@ cdef void _host_arm(l45_context *context, uint64_t when_ns) noexcept nogil:
     if when_ns == L45_NEVER:
         wheel_disarm(&worker.wheel, timer)
     else:
-        wheel_arm(&worker.wheel, timer, when_ns)
+        wheel_arm(&worker.wheel, timer, max(when_ns, worker.now_ns + TICK_NS))
 
 
 cdef uint64_t _host_random(l45_context *context) noexcept nogil:

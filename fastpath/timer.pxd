@@ -1,8 +1,9 @@
 """A hierarchical timer wheel that fires in exact order of deadlines.
 
-Six levels of 64 slots; a tick is 2^17 ns (131 us). A timer lies in the level of the highest bit in which its tick and
-the wheel's differ (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", scheme 7); slots of level 0 are kept
-sorted, so that a replay fires timers at their own deadlines. A timer is part of its owner: nothing is allocated.
+Eight levels of 64 slots, enough for any 64-bit clock; a tick is 2^17 ns (131 us). A timer lies in the level of the
+highest bit in which its tick and the wheel's differ (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels",
+scheme 7); slots of level 0 are kept sorted, so that a replay fires timers at their own deadlines. A timer is part of
+its owner: nothing is allocated.
 One worker thread owns a wheel and all its timers.
 """
 
@@ -10,7 +11,8 @@ from libc.stdint cimport uint8_t, uint64_t
 
 cdef enum:
     TICK_SHIFT = 17
-    LEVELS = 6
+    TICK_NS = 1 << TICK_SHIFT
+    LEVELS = 8
     SLOTS = 64
 
 cdef struct l45_timer:

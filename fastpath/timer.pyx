@@ -34,13 +34,10 @@ cdef void wheel_arm(l45_wheel *wheel, l45_timer *timer, uint64_t deadline_ns) no
 
 cdef void _place(l45_wheel *wheel, l45_timer *timer) noexcept nogil:
     cdef uint64_t tick = timer.deadline_ns >> TICK_SHIFT
-    cdef uint64_t longest = (<uint64_t> 1 << (6 * LEVELS)) - 1
     cdef l45_timer *behind
     cdef int level, slot
     if tick < wheel.tick:
         tick = wheel.tick
-    if (tick ^ wheel.tick) > longest:
-        tick = wheel.tick | longest  # comes up then, and is placed again
     level = (63 - leading_zeros((tick ^ wheel.tick) | 1)) // 6
     slot = (tick >> (6 * level)) & (SLOTS - 1)
     timer.level = level

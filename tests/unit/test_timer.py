@@ -54,3 +54,15 @@ def test_moving_a_timer_forgets_the_first_deadline():
     assert wheel.armed == 1
     assert wheel.pop(10**8) is None
     assert wheel.pop(10**9) == (0, 10**9)
+
+
+def test_a_clock_of_any_age_keeps_the_order():
+    """2^53 ns are 104 days of uptime; the wheel's levels must reach beyond any carry."""
+    start = 2**53 - 10**9
+    wheel = Wheel(2000, start)
+    deadlines = [start + 10**10 - index * 10**7 for index in range(2000)]
+    for index, deadline in enumerate(deadlines):
+        wheel.arm(index, deadline)
+    fired = [wheel.pop(2**60) for _ in deadlines]
+    assert fired == sorted(enumerate(deadlines), key=lambda each: each[1])
+    assert wheel.armed == 0
