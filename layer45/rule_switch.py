@@ -48,10 +48,9 @@ class RuleSwitch:
     def tag(self, plan: RulePlan) -> str:
         """Tags sockets as they are made. Why that does not work, or empty; clients do without."""
         try:
-            self._tagger.apply(plan)
+            return self._tagger.apply(plan)
         except RulesError as error:
             return str(error)
-        return ""
 
     def untag(self) -> None:
         """Sockets keep the tags they have."""
