@@ -52,6 +52,7 @@ cdef extern from *:
     int l45_device_mtu(int fd, unsigned int ifindex) nogil
 
 cdef extern from "<unistd.h>" nogil:
+    int close(int)
     ssize_t read(int, void *, size_t)
 
 cdef enum:
@@ -342,18 +343,16 @@ cdef class QueueLoop:
             self.binding = None
         self._free()
 
-    def _free(self):
+    cdef void _free(self):
         verdicts_end(&self.loop.verdicts)
         injector_end(&self.loop.injector)
         slots_end(&self.loop.slots)
         if self.loop.wake_fd >= 0:
-            os.close(self.loop.wake_fd)
+            close(self.loop.wake_fd)
             self.loop.wake_fd = -1
 
     def __dealloc__(self):
-        verdicts_end(&self.loop.verdicts)
-        injector_end(&self.loop.injector)
-        slots_end(&self.loop.slots)
+        self._free()
 
 
 def _accept(packet) -> None:
