@@ -89,7 +89,7 @@ typedef struct l45_host {
     /* A copy of a packet, owned by the caller; NULL when the worker's pool is empty (counted). */
     l45_packet *(*clone)(l45_context *, const l45_packet *);
     /* Takes the packet out of the queue, un-verdicted; the caller owns the returned one and must answer L45_HOLD.
-     * NULL when no more may be held (counted): answer something else. */
+     * NULL when no more may be held, or when it is held already (counted): answer something else. */
     l45_packet *(*hold)(l45_context *, l45_packet *);
     /* Sends an owned packet on through the rest of the chain at when_ns (0: now). Ownership ends. */
     void (*resume)(l45_context *, l45_packet *, uint64_t when_ns);
@@ -122,7 +122,10 @@ typedef struct l45_ops {
     int (*configure)(void *instance, const l45_param *params, size_t count, char *error, size_t error_bytes);
     void (*release)(void *instance);     /* may be NULL; undoes configure */
     int (*flow_open)(l45_context *);     /* may be NULL; 0, or -1: the packet is an ERROR */
-    void (*flow_close)(l45_context *);   /* may be NULL; owned packets must be resumed or discarded here */
+    /* May be NULL; owned packets must be resumed or discarded here. The flow's instances close first to last. One that
+     * has this function is not called any more when it has run: for a packet that a later one then lets go towards
+     * it (ingress), the policy's on_failure decides. */
+    void (*flow_close)(l45_context *);
     /* Hot: no allocation, no lock, no interpreter. NULL: the module does nothing in this direction. */
     l45_verdict (*egress)(l45_context *, l45_packet *);
     l45_verdict (*ingress)(l45_context *, l45_packet *);

@@ -9,14 +9,15 @@ import logging
 from cpython.exc cimport PyErr_SetInterrupt
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_DROP, L45_EGRESS, L45_ERROR, L45_OPS_CAPSULE, L45_PASS, L45_REWRITTEN,
-    L45_EDITED, l45_context, l45_ops, l45_packet, l45_param, l45_verdict,
+    L45_EDITED, l45_context, l45_flow_key, l45_ops, l45_packet, l45_param, l45_verdict,
 )
 from layer45.fastpath.packet cimport (
-    PROTOCOL_TCP, editable, insert_back, load_be32, payload, payload_bytes, remove_back,
+    LARGEST_PACKET_BYTES, PROTOCOL_TCP, editable, insert_back, load_be16, load_be32, payload, payload_bytes,
+    remove_back,
 )
 
 import ipaddress
@@ -56,17 +57,24 @@ cdef class Flow:
     """A packet's flow, for one instance. state: a dict that lives as long as the flow; empty when it opens."""
     cdef l45_context *context
 
+    cdef l45_context *_valid(self) except NULL:
+        if self.context == NULL:
+            raise RuntimeError("a packet's flow is good only during the call that the packet is given to")
+        return self.context
+
     @property
     def local(self) -> tuple[str, int]:
-        return _endpoint(self.context.flow.local, self.context.flow.local_port_be)
+        cdef const l45_flow_key *key = self._valid().flow
+        return _endpoint(key.local, <const uint8_t *> &key.local_port_be)
 
     @property
     def remote(self) -> tuple[str, int]:
-        return _endpoint(self.context.flow.remote, self.context.flow.remote_port_be)
+        cdef const l45_flow_key *key = self._valid().flow
+        return _endpoint(key.remote, <const uint8_t *> &key.remote_port_be)
 
     @property
     def state(self) -> dict:
-        cdef l45_python_state *holder = <l45_python_state *> self.context.state
+        cdef l45_python_state *holder = <l45_python_state *> self._valid().state
         if holder.state == NULL:
             state = {}
             Py_INCREF(state)
@@ -74,9 +82,9 @@ cdef class Flow:
         return <dict> holder.state
 
 
-cdef tuple _endpoint(const uint8_t *address, uint16_t port_be):
+cdef tuple _endpoint(const uint8_t *address, const uint8_t *port):
     whole = ipaddress.IPv6Address(address[:16])
-    return str(whole.ipv4_mapped or whole), (port_be & 0xFF) << 8 | port_be >> 8
+    return str(whole.ipv4_mapped or whole), load_be16(port)
 
 
 cdef class Packet:
@@ -144,7 +152,9 @@ cdef class Packet:
 
         False when no more copies may be out. Live, copies leave on egress only.
         """
-        cdef l45_packet *copy = self.context.host.clone(self.context, self._valid())
+        cdef l45_packet *packet = self._valid()
+        cdef uint64_t after_ns = <uint64_t> (after_ms * 1e6)
+        cdef l45_packet *copy = self.context.host.clone(self.context, packet)
         if copy == NULL:
             return False
         if data is not None:
@@ -153,7 +163,7 @@ cdef class Packet:
             except BaseException:
                 self.context.host.discard(self.context, copy)
                 raise
-        self.context.host.resume(self.context, copy, self.context.now_ns + <uint64_t> (after_ms * 1e6))
+        self.context.host.resume(self.context, copy, self.context.now_ns + after_ns)
         return True
 
 
@@ -163,9 +173,10 @@ cdef void _replace(l45_packet *packet, bytes data) except *:
         raise ValueError("the packet was captured in part and can't be rewritten")
     if len(data) > before_bytes + (packet.end - packet.tail):
         raise ValueError(f"no room for {len(data)} bytes of payload in a packet that had {before_bytes}")
-    remove_back(packet, before_bytes)
-    if insert_back(packet, data, <uint32_t> len(data)) != 0:
+    if packet.payload_offset + len(data) > LARGEST_PACKET_BYTES:
         raise ValueError(f"{len(data)} bytes of payload are more than an IP packet takes")
+    remove_back(packet, before_bytes)
+    insert_back(packet, data, <uint32_t> len(data))
 
 
 cdef l45_verdict _call(l45_context *context, l45_packet *packet, str direction) noexcept:
@@ -190,6 +201,7 @@ cdef l45_verdict _call(l45_context *context, l45_packet *packet, str direction) 
     finally:
         l45_running_counters = before
         view.packet = NULL
+        view.flow.context = NULL
     if view.dropped:
         return L45_DROP
     return L45_REWRITTEN if packet.flags & L45_EDITED else L45_PASS

@@ -1,12 +1,18 @@
 """Builds chains out of modules' capsules and validated parameters. Cold: everything is allocated here."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strlen
 
 from layer45.fastpath.abi cimport L45_ABI_VERSION, L45_OPS_CAPSULE, l45_ops, l45_param
 from layer45.fastpath.timer cimport l45_timer
+
+cdef extern from *:
+    """
+    #define l45_count(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
+    """
+    int64_t load_count "l45_count"(int64_t *)
 
 cdef enum:
     ERROR_BYTES = 256
@@ -187,7 +193,7 @@ cdef class Chain:
     @property
     def flows(self) -> int:
         """Flow entries, over all workers, that use this chain now."""
-        return self.chain.flows
+        return load_count(&self.chain.flows)
 
     def counters(self) -> dict:
         """The chain's own by name, and "instances": [{"module": name, "counters": {name: value}}], over all workers."""

@@ -14,6 +14,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("pool_empty", "copies and holds refused because max_held packets were out"),
     ("module_errors", "packets for which a module answered ERROR"),
     ("unset_verdicts", "packets for which a module gave no verdict (a fault in the module)"),
+    ("not_owned", "packets resumed, discarded or held by a module that could not (a fault in the module)"),
     ("failed_open", "packets of open policies passed uncustomized after a failure"),
     ("failed_closed", "packets of closed policies dropped after a failure"),
     ("no_class", "packets whose mark names no policy of ours, passed"),

@@ -21,6 +21,7 @@ cdef struct l45_entry:
     uint64_t packets[2]         # by direction
     uint64_t bytes[2]
     uint32_t next_sequence
+    uint32_t closed             # instances in front of this one have had their flow_close
     l45_chain *chain
     l45_timer *timers           # one an instance; start of the block that also holds the modules' state
     uint8_t *state

@@ -15,7 +15,7 @@ from layer45.fastpath.timer cimport l45_timer, wheel_disarm
 
 cdef extern from *:
     """
-    #define l45_add(pointer, value) __atomic_add_fetch(pointer, value, __ATOMIC_RELAXED)
+    #define l45_add(pointer, value) __atomic_add_fetch(pointer, value, __ATOMIC_RELEASE)
     """
     int64_t add_flows "l45_add"(int64_t *, int64_t) nogil
 
@@ -80,6 +80,7 @@ cdef void _close_modules(l45_worker *worker, l45_entry *entry, uint32_t count) n
         if entry.chain.instances[at].ops.flow_close != NULL:
             enter(&context, worker, entry, at)
             entry.chain.instances[at].ops.flow_close(&context)
+        entry.closed = at + 1
 
 
 cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:

@@ -44,7 +44,7 @@ cdef void _ipv4_header(uint8_t *header, uint32_t header_bytes, uint32_t body_byt
     cdef uint16_t field
     store_be16(header + 2, header_bytes + body_bytes)
     if load_be16(header + 4) == 0:
-        store_be16(header + 4, identification)
+        store_be16(header + 4, identification if identification & 0xFFFF else 1)
     store_be16(header + 6, (MORE_FRAGMENTS if more else 0) | offset >> 3)
     store_be16(header + 10, 0)
     field = <uint16_t> (sum_bytes(header, header_bytes) ^ 0xFFFF)

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 from layer45.fastpath.checksum cimport sum_add, sum_bytes
 from layer45.fastpath.fragment cimport fragment
 from layer45.fastpath.netlink cimport AF_INET, AF_INET6, mmsghdr, sendmmsg
-from layer45.fastpath.packet cimport store_be16, store_be32
+from layer45.fastpath.packet cimport SMALLEST_IPV6_MTU, store_be16, store_be32
 from layer45.fastpath.pool cimport l45_carrier
 
 cdef extern from "<unistd.h>" nogil:
@@ -19,7 +19,6 @@ cdef enum:
     PROTOCOL_ICMP = 1
     PROTOCOL_ICMPV6 = 58
     HOP_LIMIT = 64
-    SMALLEST_IPV6_MTU = 1280
 
 
 cdef int injector_start(l45_injector *injector, int fd4, int fd6, uint64_t *sent, uint64_t *errors) noexcept nogil:

@@ -15,7 +15,7 @@ cdef enum timer_kind:
 cdef void host_start(l45_host *host) noexcept nogil
 # Runs the rest of the chain on an owned packet, whose module gave it back; a later instance may take it again.
 cdef void owned_go_on(l45_worker *worker, l45_owned *owned) noexcept nogil
-# Ends what modules left in a flow: a held packet passes as it came, a delayed copy is lost.
+# Ends what modules left in a flow: for a held packet the policy's on_failure decides, a delayed copy is lost.
 cdef void owned_abandon(l45_worker *worker, l45_entry *entry) noexcept nogil
 cdef uint64_t random64(l45_worker *worker) noexcept nogil
 

@@ -3,17 +3,17 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
-    L45_ABI_VERSION, L45_DROP, L45_EGRESS, L45_ERROR, L45_HOLD, L45_NEVER, L45_PASS, L45_TRUNCATED, l45_context,
-    l45_host, l45_packet, l45_verdict,
+    L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_HOLD, L45_NEVER, L45_PARTIAL, L45_TRUNCATED,
+    l45_context, l45_host, l45_packet, l45_verdict,
 )
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
-    COUNT_CLONES, COUNT_CLONES_ENDED, COUNT_HELD, COUNT_POOL_EMPTY, COUNT_UNSET_VERDICTS,
+    COUNT_CLONES, COUNT_CLONES_ENDED, COUNT_HELD, COUNT_NOT_OWNED, COUNT_POOL_EMPTY, COUNT_UNSET_VERDICTS,
 )
 from layer45.fastpath.flow cimport l45_entry
 from layer45.fastpath.packet cimport identify
 from layer45.fastpath.pool cimport (
-    ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, l45_carrier, l45_owned, pool_copy, pool_return,
+    ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, ORIGIN_TAKEN, l45_carrier, l45_owned, pool_copy, pool_return,
 )
 from layer45.fastpath.timer cimport TICK_NS, l45_timer, wheel_arm, wheel_disarm
 
@@ -48,6 +48,7 @@ cdef void _own(l45_owned *owned, uint32_t index) noexcept nogil:
     cdef l45_entry *entry = <l45_entry *> owned.flow
     owned.index = index
     owned.taken = 1
+    owned.serial += 1
     owned.previous = NULL
     owned.next = <l45_owned *> entry.owned
     if owned.next != NULL:
@@ -74,7 +75,7 @@ cdef void owned_go_on(l45_worker *worker, l45_owned *owned) noexcept nogil:
     cdef l45_verdict verdict
     _release(worker, owned)
     verdict = worker.run(worker, &owned.carrier, entry, <int64_t> owned.index + step)
-    if owned.serial != serial or owned.taken:
+    if owned.serial != serial:
         return
     if verdict == L45_HOLD:
         worker.counters[COUNT_UNSET_VERDICTS] += 1
@@ -101,7 +102,10 @@ cdef void owned_abandon(l45_worker *worker, l45_entry *entry) noexcept nogil:
     while entry.owned != NULL:
         owned = <l45_owned *> entry.owned
         _release(worker, owned)
-        _finish(worker, owned, L45_PASS if owned.carrier.packet.origin == ORIGIN_HELD else L45_DROP)
+        if owned.carrier.packet.origin == ORIGIN_HELD:
+            _finish(worker, owned, worker.settle(worker, &owned.carrier, entry, L45_ERROR))
+        else:
+            _finish(worker, owned, L45_DROP)
 
 
 # --- host services: what a module calls -------------------------------------------------------------------------------
@@ -114,6 +118,8 @@ cdef l45_packet *_host_clone(l45_context *context, const l45_packet *packet) noe
     owned = _take(context, <const l45_carrier *> packet, ORIGIN_CLONE)
     if owned == NULL:
         return NULL
+    if packet.flags & L45_PARTIAL:
+        owned.carrier.packet.flags |= L45_EDITED  # no device will make its checksum: seal does
     worker.counters[COUNT_CLONES] += 1
     worker.identification += 1
     identify(&owned.carrier.packet, <uint16_t> worker.identification)
@@ -123,22 +129,33 @@ cdef l45_packet *_host_clone(l45_context *context, const l45_packet *packet) noe
 cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept nogil:
     cdef l45_worker *worker = <l45_worker *> context.worker
     cdef l45_owned *owned
+    if packet.origin == ORIGIN_TAKEN or packet.origin != ORIGIN_QUEUED and (<l45_owned *> packet).taken:
+        worker.counters[COUNT_NOT_OWNED] += 1
+        return NULL
     if packet.origin != ORIGIN_QUEUED:
-        owned = <l45_owned *> packet
-        if not owned.taken:
-            _own(owned, context.index)
+        _own(<l45_owned *> packet, context.index)
         return packet
     owned = _take(context, <const l45_carrier *> packet, ORIGIN_HELD)
     if owned == NULL:
         return NULL
-    packet.origin = ORIGIN_HELD
+    packet.origin = ORIGIN_TAKEN
     worker.counters[COUNT_HELD] += 1
     return &owned.carrier.packet
+
+
+cdef bint _is_owned(l45_worker *worker, const l45_packet *packet) noexcept nogil:
+    """Whether a module may end its ownership: it has some, and has not ended it before."""
+    if packet.origin > ORIGIN_TAKEN and (<const l45_owned *> packet).taken:
+        return True
+    worker.counters[COUNT_NOT_OWNED] += 1
+    return False
 
 
 cdef void _host_resume(l45_context *context, l45_packet *packet, uint64_t when_ns) noexcept nogil:
     cdef l45_worker *worker = <l45_worker *> context.worker
     cdef l45_owned *owned = <l45_owned *> packet
+    if not _is_owned(worker, packet):
+        return
     if when_ns > worker.now_ns:
         wheel_arm(&worker.wheel, &owned.timer, when_ns)
     else:
@@ -147,8 +164,9 @@ cdef void _host_resume(l45_context *context, l45_packet *packet, uint64_t when_n
 
 cdef void _host_discard(l45_context *context, l45_packet *packet) noexcept nogil:
     cdef l45_worker *worker = <l45_worker *> context.worker
-    _release(worker, <l45_owned *> packet)
-    _finish(worker, <l45_owned *> packet, L45_DROP)
+    if _is_owned(worker, packet):
+        _release(worker, <l45_owned *> packet)
+        _finish(worker, <l45_owned *> packet, L45_DROP)
 
 
 cdef void _host_arm(l45_context *context, uint64_t when_ns) noexcept nogil:

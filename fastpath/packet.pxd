@@ -17,6 +17,7 @@ cdef enum:
     PROTOCOL_TCP = 6
     PROTOCOL_UDP = 17
     LARGEST_PACKET_BYTES = 65531  # what one netlink attribute carries
+    SMALLEST_IPV6_MTU = 1280      # no sender needs to send less at once (RFC 8200 section 5)
 
 # Why `parse` refused a packet; each is a counter of the worker.
 cdef enum parse_result:

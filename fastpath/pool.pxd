@@ -13,6 +13,7 @@ cdef enum:
 
 cdef enum packet_origin:
     ORIGIN_QUEUED           # in the queue's slot for the length of one call
+    ORIGIN_TAKEN            # still there, but a module holds the packet; or a buffer that was given back
     ORIGIN_HELD             # waits in the kernel; its bytes are in a pool buffer
     ORIGIN_CLONE            # exists only here
 
@@ -32,7 +33,7 @@ cdef struct l45_owned:
     l45_owned *next         # in the flow's list, or in the free list
     l45_owned *previous
     uint32_t index          # of the instance that took it
-    uint32_t serial         # grows each time the buffer is given back
+    uint32_t serial         # grows each time a module takes the packet, and when the buffer is given back
     uint8_t taken           # a module owns it now
     uint8_t *buffer
 
@@ -43,6 +44,17 @@ cdef struct l45_pool:
     uint32_t limit
     uint32_t touched
     uint32_t live
+
+# Of a packet in work: whether a module has taken or ended it since its serial was serial_of.
+cdef inline bint gone(const l45_carrier *carrier, uint32_t serial) noexcept nogil:
+    if carrier.packet.origin == ORIGIN_QUEUED:
+        return False
+    return carrier.packet.origin == ORIGIN_TAKEN or (<const l45_owned *> carrier).serial != serial
+
+
+cdef inline uint32_t serial_of(const l45_carrier *carrier) noexcept nogil:
+    return 0 if carrier.packet.origin <= ORIGIN_TAKEN else (<const l45_owned *> carrier).serial
+
 
 cdef int pool_start(l45_pool *pool, uint32_t limit) noexcept nogil
 cdef void pool_end(l45_pool *pool) noexcept nogil

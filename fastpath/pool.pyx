@@ -54,6 +54,7 @@ cdef l45_owned *pool_copy(l45_pool *pool, const l45_carrier *source) noexcept no
 cdef void pool_return(l45_pool *pool, l45_owned *owned) noexcept nogil:
     owned.serial += 1
     owned.taken = 0
+    owned.carrier.packet.origin = ORIGIN_TAKEN
     owned.next = pool.unused
     pool.unused = owned
     pool.live -= 1

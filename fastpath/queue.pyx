@@ -304,9 +304,10 @@ cdef class QueueLoop:
         worker.worker.sink.too_big = _too_big
 
     def _start_injector(self, uint32_t exempt_mark):
-        fd4 = _raw_socket(socket.AF_INET, exempt_mark)
-        fd6 = _raw_socket_or_none(socket.AF_INET6, exempt_mark)
-        if injector_start(&self.loop.injector, fd4, fd6, &self.worker.worker.counters[COUNT_INJECTED],
+        self.loop.injector.fds[0] = _raw_socket(socket.AF_INET, exempt_mark)
+        self.loop.injector.fds[1] = _raw_socket_or_none(socket.AF_INET6, exempt_mark)
+        if injector_start(&self.loop.injector, self.loop.injector.fds[0], self.loop.injector.fds[1],
+                          &self.worker.worker.counters[COUNT_INJECTED],
                           &self.worker.worker.counters[COUNT_INJECT_ERRORS]) != 0:
             raise MemoryError
 

@@ -22,10 +22,10 @@ from layer45.fastpath.flow cimport (
 from layer45.fastpath.flow_life cimport enter, flow_close, flow_of, flow_tick
 from layer45.fastpath.owned cimport TIMER_OWNED, count_verdict, host_start, owned_go_on, random64
 from layer45.fastpath.packet cimport (
-    PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, allow_fragments, parse,
-    parse_result, seal,
+    PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, allow_fragments,
+    load_be16, parse, parse_result, seal,
 )
-from layer45.fastpath.pool cimport ORIGIN_QUEUED, l45_carrier, l45_owned, pool_end, pool_start
+from layer45.fastpath.pool cimport ORIGIN_QUEUED, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of
 from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
 
 from layer45.fastpath.counters import NAMES
@@ -187,8 +187,11 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
     cdef l45_context context
     cdef l45_verdict verdict
     cdef int64_t step = 1 if packet.direction == L45_EGRESS else -1
+    cdef uint32_t serial = serial_of(carrier)
     while 0 <= at < <int64_t> chain.count:
         if chain.instances[at].runs[packet.direction]:
+            if at < entry.closed and chain.instances[at].ops.flow_close != NULL:
+                return L45_ERROR
             enter(&context, worker, entry, at)
             if packet.direction == L45_EGRESS:
                 verdict = chain.instances[at].ops.egress(&context, packet)
@@ -196,6 +199,8 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
                 verdict = chain.instances[at].ops.ingress(&context, packet)
             if verdict != L45_PASS and verdict != L45_REWRITTEN:
                 return _refused(worker, verdict)
+            if gone(carrier, serial):
+                return L45_HOLD
         at += step
     return L45_PASS
 
@@ -325,14 +330,10 @@ cdef dict _describe(const l45_entry *entry, uint64_t now_ns):
     return {
         "class": entry.key.class_id,
         "protocol": "tcp" if entry.key.protocol == PROTOCOL_TCP else "udp",
-        "local": (bytes(entry.key.local[:16]), _port(entry.key.local_port_be)),
-        "remote": (bytes(entry.key.remote[:16]), _port(entry.key.remote_port_be)),
+        "local": (bytes(entry.key.local[:16]), load_be16(<const uint8_t *> &entry.key.local_port_be)),
+        "remote": (bytes(entry.key.remote[:16]), load_be16(<const uint8_t *> &entry.key.remote_port_be)),
         "egress_packets": entry.packets[0], "egress_bytes": entry.bytes[0],
         "ingress_packets": entry.packets[1], "ingress_bytes": entry.bytes[1],
         "age_s": max(0, <int64_t> (now_ns - entry.opened_ns)) / 1e9,
         "idle_s": max(0, <int64_t> (now_ns - entry.last_ns)) / 1e9,
     }
-
-
-cdef inline uint16_t _port(uint16_t port_be):
-    return (port_be & 0xFF) << 8 | port_be >> 8

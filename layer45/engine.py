@@ -89,14 +89,7 @@ class _Queue:
     ) -> None:
         self.plan = plan
         self.number = number
-        self.worker = Worker(
-            index,
-            max_flows=settings.max_flows,
-            max_held=settings.max_held,
-            seed=(settings.seed or int.from_bytes(os.urandom(7))) + number,
-            udp_idle_s=settings.udp_idle_s,
-            tcp_idle_s=settings.tcp_idle_s,
-        )
+        self.worker = _worker(settings, number, index)
         self._loop = _bind(self.worker, plan, number, settings.queue_length, marks)
         self._thread = threading.Thread(target=self._loop.run, name=f"layer45-{number}", daemon=True)
 
@@ -120,6 +113,20 @@ class _Queue:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+
+def _worker(settings: Settings, number: int, index: int) -> Worker:
+    try:
+        return Worker(
+            index,
+            max_flows=settings.max_flows,
+            max_held=settings.max_held,
+            seed=(settings.seed or int.from_bytes(os.urandom(7))) + number,
+            udp_idle_s=settings.udp_idle_s,
+            tcp_idle_s=settings.tcp_idle_s,
+        )
+    except MemoryError as error:
+        raise Layer45Error(f"queue {number}: {error}; lower max_flows or max_held") from error
 
 
 def _bind(worker: Worker, plan: QueuePlan, number: int, length: int, marks: MarkLayout) -> QueueLoop:
@@ -158,8 +165,8 @@ class Engine:
             or build_chain(each, self._settings.workers)
             for each in plan.chains
         }
-        opened = self._open(plan)
         table = ClassTable(chains.values())
+        opened = self._open(plan)
         for queue in (*self._queues.values(), *opened):
             queue.publish(table)
         for queue in opened:
@@ -177,7 +184,7 @@ class Engine:
                     if number not in self._queues:
                         marks = plan.rules.marks
                         opened.append(_Queue(self._settings, group, number, index, marks))
-        except Layer45Error:
+        except BaseException:
             for queue in opened:
                 queue.close()
             raise

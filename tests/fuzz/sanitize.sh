@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds a copy of the tree with AddressSanitizer and UndefinedBehaviorSanitizer and runs tests in it:
 #   tests/fuzz/sanitize.sh [pytest arguments]      default: the sweep and all tests of compiled code
+#   LAYER45_FUZZ_S=600 tests/fuzz/sanitize.sh tests/fuzz     ten minutes of chaos
 # Status 0: no test failed and no sanitizer spoke. The checkout is not touched; the copy is removed at the end.
 # LAYER45_PCAPS (a folder of captures) and PYTHON (default: the checkout's .venv) are heeded.
 set -euo pipefail
@@ -30,6 +31,8 @@ preload="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)"
 export ASAN_OPTIONS="detect_leaks=0:abort_on_error=0:exitcode=66:allocator_may_return_null=1:log_path=$copy/report"
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=0:log_path=$copy/report"
 export PYTHONMALLOC=malloc PYTHONPATH="$copy"
+# What tests compile themselves is instrumented too.
+export CFLAGS="-fsanitize=address,undefined -fno-omit-frame-pointer -g" LDFLAGS="-fsanitize=address,undefined"
 
 # The copy's code must be what runs, and be instrumented, or silence would mean nothing.
 loaded="$(LD_PRELOAD="$preload" "$python" -c 'import layer45.fastpath.replay as replay; print(replay.__file__)')"

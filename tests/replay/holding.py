@@ -34,6 +34,8 @@ class Host(ctypes.Structure):
         ("hold", ctypes.CFUNCTYPE(PacketPointer, ctypes.c_void_p, PacketPointer)),
         ("resume", ctypes.CFUNCTYPE(None, ctypes.c_void_p, PacketPointer, ctypes.c_uint64)),
         ("discard", ctypes.CFUNCTYPE(None, ctypes.c_void_p, PacketPointer)),
+        ("arm", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)),
+        ("random", ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)),
     ]
 
 

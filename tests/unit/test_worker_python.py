@@ -1,0 +1,112 @@
+"""Modules in Python that go too far: what they keep, and what they get wrong halfway."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layer45.fastpath.bridge import Flow, Packet, python_instance
+from layer45.fastpath.chain import Chain, ClassTable
+from layer45.fastpath.worker import Worker
+
+from ..modules.wire import datagram, is_sound, payload_of
+from .compiled import compiled
+from .scripted import Services, scripted
+
+PASS, REWRITTEN, HOLD = 1, 2, 4
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return compiled(Path(__file__).parent / "driver", tmp_path_factory.mktemp("driver"))
+
+
+class Doing:
+    """A module that does what the test says to each packet."""
+
+    def __init__(self, parameters: dict[str, Any], count: Any) -> None:
+        self.do = parameters["do"]
+
+    def egress(self, packet: Any) -> None:
+        self.do(packet)
+
+    ingress = egress
+
+
+def running(driver: Any, do: Any, *more: Any) -> Any:
+    worker = Worker(max_held=4)
+    chain = Chain(1, "test", [python_instance("doing", Doing, {"do": do}, ()), *more])
+    worker.publish(ClassTable([chain]))
+    driven = driver.Driver(worker)
+    driven.rest()
+    return driven
+
+
+def test_what_a_module_keeps_is_dead_after_the_call(driver: Any) -> None:
+    kept: list[Any] = []
+    driven = running(driver, lambda packet: kept.extend((packet, packet.flow)))
+    assert driven.process(datagram(b"x"))[0] == PASS
+    packet, flow = kept
+    for use in (
+        lambda: flow.state, lambda: flow.local, lambda: flow.remote, lambda: packet.payload,
+        lambda: packet.emit(), lambda: packet.drop(), lambda: packet.time_ns, lambda: Packet().payload,
+        lambda: Flow().state, lambda: packet.flow.state,
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match="good only during the call"):
+            use()
+    driven.close()
+
+
+@pytest.mark.parametrize("after_ms", [-1, float("nan"), float("inf"), 1e300, "soon", None])
+def test_a_copy_that_cannot_be_sent_is_not_kept(driver: Any, after_ms: Any) -> None:
+    driven = running(driver, lambda packet: packet.emit(after_ms=after_ms))
+    for _ in range(10):
+        assert driven.process(datagram(b"x"))[0] == PASS
+    assert driven.worker.live["owned"] == 0
+    assert driven.worker.counters()["module_errors"] == 10
+    driven.close()
+
+
+def test_payload_that_is_too_long_changes_nothing(driver: Any) -> None:
+    """A module may catch the error and let the packet go as it is."""
+
+    def swell(packet: Any) -> None:
+        packet.payload = b"changed" + packet.payload[7:]
+        with pytest.raises(ValueError, match="more than an IP packet takes"):
+            packet.payload = bytes(65520)
+
+    driven = running(driver, swell)
+    verdict, after = driven.process(datagram(b"x" * 64000))
+    assert verdict == REWRITTEN
+    assert is_sound(after)
+    assert payload_of(after) == b"changed" + b"x" * 63993
+    driven.close()
+
+
+def test_a_flows_state_ends_with_it(driver: Any) -> None:
+    """Also where a packet comes along after its instance was closed."""
+    states, held = [], []
+
+    class Value:
+        """Something whose end can be seen."""
+
+    def remember(packet: Any) -> None:
+        packet.flow.state["value"] = Value()
+        states.append(weakref.ref(packet.flow.state["value"]))
+
+    def hold(host: Services, packet: Any) -> int:
+        if len(held) == 0:
+            held.append(host.hold(packet))
+            return HOLD
+        return PASS
+
+    late = scripted(hold, flow_close=lambda host: host.resume(held[0]))
+    driven = running(driver, remember, late)
+    assert driven.process(datagram(b"x"), 1)[0] == HOLD
+    assert driven.process(datagram(b"x"), 1)[0] == PASS
+    driven.close()
+    gc.collect()
+    assert states
+    assert [state() for state in states] == [None] * len(states)
