@@ -28,7 +28,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("flows_idle", "flows closed because nothing came for the idle time"),
     ("flows_evicted", "flows closed to make room for new ones"),
     ("flows_closed", "flows closed for another reason: their policy changed, or the engine stopped"),
-    ("fragmentation_allowed", "packets that outgrew the MTU and lost their don't-fragment bit"),
+    ("fragmentation_allowed", "packets that grew, and so lost their don't-fragment bit"),
     ("too_big", "packets dropped because they outgrew the MTU and the policy says to signal"),
     ("too_big_signalled", "too-big messages sent to local senders"),
     ("batches", "times the queue was drained"),

@@ -224,25 +224,30 @@ cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *en
     if not carrier.packet.flags & L45_EDITED:
         return L45_PASS
     seal(&carrier.packet)
-    if carrier.mtu and before_bytes <= carrier.mtu < carrier.packet.wire_bytes:
-        return _outgrown(worker, chain, carrier, before_bytes)
+    if carrier.mtu and carrier.packet.wire_bytes > before_bytes:
+        return _grown(worker, chain, carrier, before_bytes)
     return L45_REWRITTEN
 
 
-cdef l45_verdict _outgrown(l45_worker *worker, l45_chain *chain, l45_carrier *carrier,
-                           uint32_t before_bytes) noexcept nogil:
-    """A packet that fitted the MTU and no longer does: may be cut (RFC 791), or its sender is told (RFC 1191, 8201)."""
+cdef l45_verdict _grown(l45_worker *worker, l45_chain *chain, l45_carrier *carrier,
+                        uint32_t before_bytes) noexcept nogil:
+    """A packet that outgrew the device's MTU may be cut (RFC 791), or its sender is told (RFC 1191, 8201).
+
+    Any other that grew may be cut too: its sender may know a path narrower than the device, and fill it.
+    """
     cdef l45_packet *packet = &carrier.packet
-    cdef bint whole = packet.ip_version == 6 or packet.data[6] & DONT_FRAGMENT
-    if packet.direction != L45_EGRESS or packet.flags & L45_GSO or not whole:
+    cdef bint outgrew = before_bytes <= carrier.mtu < packet.wire_bytes
+    cdef bint forbids = packet.ip_version == 4 and packet.data[6] & DONT_FRAGMENT != 0
+    if packet.direction != L45_EGRESS or packet.flags & L45_GSO:
         return L45_REWRITTEN
-    if chain.signal_mtu:
+    if outgrew and chain.signal_mtu and (forbids or packet.ip_version == 6):
         worker.counters[COUNT_TOO_BIG] += 1
         worker.sink.too_big(worker.sink.self, carrier, carrier.mtu - (packet.wire_bytes - before_bytes))
         return L45_DROP
-    worker.identification += 1
-    worker.counters[COUNT_FRAGMENTATION_ALLOWED] += 1
-    allow_fragments(packet, <uint16_t> worker.identification)
+    if forbids:
+        worker.identification += 1
+        worker.counters[COUNT_FRAGMENTATION_ALLOWED] += 1
+        allow_fragments(packet, <uint16_t> worker.identification)
     return L45_REWRITTEN
 
 
