@@ -22,8 +22,8 @@ from layer45.fastpath.flow cimport (
 from layer45.fastpath.flow_life cimport enter, flow_close, flow_of, flow_tick
 from layer45.fastpath.owned cimport TIMER_OWNED, count_verdict, host_start, owned_go_on, random64
 from layer45.fastpath.packet cimport (
-    PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, allow_fragments,
-    load_be16, parse, parse_result, seal,
+    PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, SMALLEST_IPV6_MTU,
+    allow_fragments, load_be16, parse, parse_result, seal,
 )
 from layer45.fastpath.pool cimport ORIGIN_QUEUED, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of
 from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
@@ -233,16 +233,18 @@ cdef l45_verdict _grown(l45_worker *worker, l45_chain *chain, l45_carrier *carri
                         uint32_t before_bytes) noexcept nogil:
     """A packet that outgrew the device's MTU may be cut (RFC 791), or its sender is told (RFC 1191, 8201).
 
-    Any other that grew may be cut too: its sender may know a path narrower than the device, and fill it.
+    Any other that grew may be cut too: its sender may know a path narrower than the device, and fill it. So may one
+    that no message makes shorter, as an IPv6 sender need not heed an MTU below 1280.
     """
     cdef l45_packet *packet = &carrier.packet
+    cdef uint32_t growth_bytes = packet.wire_bytes - before_bytes
     cdef bint outgrew = before_bytes <= carrier.mtu < packet.wire_bytes
     cdef bint forbids = packet.ip_version == 4 and packet.data[6] & DONT_FRAGMENT != 0
     if packet.direction != L45_EGRESS or packet.flags & L45_GSO:
         return L45_REWRITTEN
-    if outgrew and chain.signal_mtu and (forbids or packet.ip_version == 6):
+    if outgrew and chain.signal_mtu and (forbids or packet.ip_version == 6 and before_bytes > SMALLEST_IPV6_MTU):
         worker.counters[COUNT_TOO_BIG] += 1
-        worker.sink.too_big(worker.sink.self, carrier, carrier.mtu - (packet.wire_bytes - before_bytes))
+        worker.sink.too_big(worker.sink.self, carrier, carrier.mtu - min(carrier.mtu, growth_bytes))
         return L45_DROP
     if forbids:
         worker.identification += 1

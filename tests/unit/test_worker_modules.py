@@ -1,11 +1,11 @@
 """What a worker does with modules that take packets, and with those that get it wrong."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from layer45.fastpath.bridge import python_instance
 from layer45.fastpath.chain import Chain, ClassTable, InstanceSpec
 from layer45.fastpath.worker import Worker
 
@@ -197,6 +197,36 @@ def test_a_copy_of_a_packet_whose_sum_the_device_should_make_has_one(driver: Any
     running.close()
 
 
+class Growing:
+    """Adds bytes to every packet."""
+
+    count = 0
+
+    def __init__(self, parameters: dict[str, Any], counted: Any) -> None:
+        self.count = parameters["count"]
+
+    def egress(self, packet: Any) -> None:
+        packet.payload += bytes(self.count)
+
+
+def test_growth_beyond_the_mtu_itself_is_no_huge_mtu(driver: Any) -> None:
+    running = Running(driver, python_instance("growing", Growing, {"count": 2000}, ()), signal_mtu=True)
+    packet = bytearray(datagram(b"x"))
+    packet[6] |= 0x40
+    assert running.send(bytes(packet), mtu=1500) == DROP
+    assert [event[:3] for event in running.events] == [("too_big", 0, 0)]
+    running.close()
+
+
+def test_no_sender_is_told_of_less_than_ipv6_guarantees(driver: Any) -> None:
+    """It would go on sending 1280 bytes, as RFC 8200 allows it, and none would ever arrive."""
+    running = Running(driver, python_instance("growing", Growing, {"count": 40}, ()), signal_mtu=True)
+    assert running.send(datagram(bytes(1280 - 48), 6), mtu=1300) == REWRITTEN
+    assert running.send(datagram(bytes(1281 - 48), 6), mtu=1300) == DROP
+    assert [event[0] for event in running.events] == ["too_big"]
+    running.close()
+
+
 def test_a_flow_counts_for_its_chain_until_it_is_closed(driver: Any) -> None:
     """A chain that was replaced lives as long as a flow of its own."""
     running = Running(driver, scripted(lambda host, packet: HOLD if host.hold(packet) else PASS), sticky=True)
@@ -208,22 +238,3 @@ def test_a_flow_counts_for_its_chain_until_it_is_closed(driver: Any) -> None:
     running.driver.advance(10_000 * MS)
     assert running.worker.reclaim()
     running.close()
-
-
-def test_many_timers_are_armed_fast_after_months_of_uptime() -> None:
-    from layer45.fastpath.timer import Wheel
-
-    def seconds(start_ns: int) -> float:
-        count = 20_000
-        wheel, begun = Wheel(count), time.perf_counter()
-        wheel.arm(0, start_ns)
-        while wheel.pop(start_ns) is None:
-            pass
-        for index in range(count):
-            wheel.arm(index, start_ns + (count - index) * MS)
-        fired = [wheel.pop(start_ns + 2 * count * MS) for _ in range(count)]
-        assert [each[0] for each in fired if each] == [*reversed(range(count))]
-        return time.perf_counter() - begun
-
-    days = 86_400 * 1_000 * MS
-    assert seconds(200 * days) < 5 * seconds(10 * days) + 0.1
