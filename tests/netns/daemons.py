@@ -74,6 +74,7 @@ class Daemon:
         self.log = directory / "log"
         self.socket = directory / "control.sock"
         self.process: subprocess.Popen[Any] | None = None
+        self.expected: tuple[str, ...] = ()  # events of level error that the test causes
         (directory / "policies").mkdir()
         root = f"layer45-test-{os.getpid()}-{next(_serial)}"
         lines = [f'control_socket = "{self.socket}"', f'cgroup_root = "{root}"', settings, ""]
@@ -163,9 +164,11 @@ class Daemon:
         return self.process is not None and self.process.poll() is None
 
     def check_log(self) -> None:
-        """AssertionError when the daemon ran into something it did not expect."""
+        """AssertionError when the daemon ran into something it, or the test, did not expect."""
         text = self.log.read_text()
-        assert "Traceback" not in text and "level=error" not in text, text
+        assert "Traceback" not in text, text
+        errors = [line for line in text.splitlines() if "level=error" in line]
+        assert not [line for line in errors if not any(f'event="{each}"' in line for each in self.expected)]
 
 
 @contextlib.contextmanager

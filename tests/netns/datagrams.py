@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from .topology import Host
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 LONGEST = {socket.AF_INET: 1472, socket.AF_INET6: 1452}  # payload bytes that fit an MTU of 1500
+SO_RCVBUFFORCE = 33  # beyond the system's limit, which is some 250 small datagrams
 BUFFER_BYTES = 8 << 20
 IN_FLIGHT_BYTES = 60_000  # what a socket's buffer holds for certain
 
@@ -64,7 +66,7 @@ def echo(host: Host, *ports: int) -> Iterator[subprocess.Popen[Any]]:
 def connected(host: Host, family: int, peer: Host, port: int) -> socket.socket:
     """A UDP socket in host that talks to the peer's port."""
     client = host.socket(family, socket.SOCK_DGRAM)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+    client.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
     client.connect((peer.address(family), port))
     client.setblocking(False)
     return client
@@ -99,9 +101,9 @@ def exchange(client: socket.socket, sent: Sequence[bytes], quiet_s: float = 2.0)
                 under_way = 0  # lost: the caller will see it
                 break
             received.append(got)
-            under_way -= len(got) + 200
+            under_way -= len(got) + 800
         client.send(each)
-        under_way += len(each) + 200
+        under_way += len(each) + 800
     while len(received) < len(sent):
         got = _receive(client, quiet_s)
         if got is None:
@@ -118,16 +120,72 @@ def _receive(client: socket.socket, timeout_s: float) -> bytes | None:
     return client.recv(65536)
 
 
-def flood(client: socket.socket, count: int, per_second: float, first: int = 0) -> None:
-    """Sends count numbered datagrams at a steady pace; their numbers are their first four bytes."""
-    begun = time.monotonic()
-    for number in range(count):
-        wait_s = begun + number / per_second - time.monotonic()
-        if wait_s > 0:
-            time.sleep(wait_s)
-        client.send(struct.pack("!I", first + number) + b" numbered datagram")
-
-
 def numbers(received: Iterable[bytes]) -> list[int]:
-    """The numbers of flood's datagrams."""
+    """The numbers of a Stream's datagrams."""
     return [struct.unpack_from("!I", each)[0] for each in received]
+
+
+class Stream:
+    """Numbered datagrams to an echo server at a steady pace, by a thread, until stop()."""
+
+    def __init__(self, client: socket.socket, per_second: float) -> None:
+        self.sent = 0
+        self.received: list[bytes] = []
+        self._client = client
+        self._per_second = per_second
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Stream":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        while not self._ended.is_set():
+            due = int((time.monotonic() - begun) * self._per_second)
+            while self.sent < due and self._send():
+                self.sent += 1
+            self._receive(1 / self._per_second)
+
+    def _send(self) -> bool:
+        """False while the socket takes no more: the queue still has what it sent before."""
+        try:
+            self._client.send(struct.pack("!I", self.sent) + b" numbered datagram")
+        except BlockingIOError:
+            return False
+        except PermissionError:  # dropped: a closed policy's queue is gone
+            pass
+        return True
+
+    def _receive(self, timeout_s: float) -> bool:
+        got = select.select([self._client], [], [], timeout_s)[0]
+        with contextlib.suppress(BlockingIOError):
+            while got:
+                self.received.append(self._client.recv(65536))
+        return bool(got)
+
+    def stop(self) -> None:
+        """Ends the sending, and waits for what is still to come."""
+        if not self._ended.is_set():
+            assert self._thread.is_alive(), "the stream broke off"
+            self._ended.set()
+            self._thread.join()
+            while self._receive(2.0):
+                pass
+
+    def numbers(self) -> list[int]:
+        """Of the datagrams that came back, in order of arrival."""
+        return numbers(self.received)
+
+    def lost(self) -> list[int]:
+        """Numbers that did not come back; only after stop()."""
+        return sorted(set(range(self.sent)) - set(self.numbers()))
+
+    def assert_complete(self) -> None:
+        """AssertionError when a number is lost; only after stop()."""
+        lost = self.lost()
+        assert not lost, f"{len(lost)} of {self.sent} lost: {lost[:3]} ... {lost[-3:]}"

@@ -69,7 +69,8 @@ def test_dig_asks_dnsmasq(hosts: Hosts) -> None:
     records = [f"--txt-record=long.test,{text}" for text in long_text]
     dns = [
         "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
-        "--user=root", "--pid-file=", "--bind-interfaces", "--listen-address=10.77.0.2,fd77::2", "--edns-packet-max=4096",
+        "--user=root", "--pid-file=", "--bind-interfaces", "--listen-address=10.77.0.2,fd77::2",
+        "--edns-packet-max=4096",
         "--address=/secret-name.test/192.0.2.7", "--address=/secret-name.test/2001:db8::7", *records,
     ]  # fmt: skip
     services = Service("dns", 53, NUMBERED), Service("dns_tcp", 53, SCRAMBLE, protocol="tcp")
