@@ -82,7 +82,7 @@ typedef struct l45_context {
     uint32_t index;          /* engine's own: place in the chain */
 } l45_context;
 
-/* What the engine does for a module. All calls are valid only inside egress, ingress, tick and flow_close. */
+/* What the engine does for a module, inside egress, ingress, tick and flow_close; random in flow_open too. */
 typedef struct l45_host {
     uint32_t abi_version;
     uint32_t struct_bytes;

@@ -220,9 +220,13 @@ cdef void _drain(l45_loop *loop) noexcept nogil:
 
 # --- its life ---------------------------------------------------------------------------------------------------------
 
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # beyond the system's limits, for root; the socket module lacks them
+
+
 def _raw_socket(family: int, exempt_mark: int) -> int:
     with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, exempt_mark)
+        raw.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
         if family == socket.AF_INET:
             raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
         raw.setblocking(False)
@@ -241,7 +245,6 @@ def _raw_socket_or_none(family: int, exempt_mark: int) -> int:
 
 def _force_buffers(fd: int) -> None:
     """Raises both buffers beyond the system's limits (root), and asks to be told nothing of overruns."""
-    SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
     with socket.socket(fileno=os.dup(fd)) as netlink:
         netlink.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
         netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)

@@ -77,11 +77,12 @@ def _drop_wrong(values: dict[str, Any], place: Place, problems: Problems) -> Non
         "control_socket": _socket_fault(values.get("control_socket", "/s")),
         "mark_mask": _mask_fault(values.get("mark_mask", 3)),
         "cgroup_root": cgroup_fault(values.get("cgroup_root", "layer45")),
+        "max_held": _held_fault(Settings(**{key: values[key] for key in HELD if key in values})),
     }
     for key, text in wrong.items():
         if text:
             problems.add(place.child(key), text)
-            del values[key]
+            values.pop(key, None)
 
 
 def _socket_fault(path: str) -> str:
@@ -94,6 +95,16 @@ def _mask_fault(mask: int) -> str:
     if mask.bit_count() >= 2:
         return ""
     return f"expected at least 2 bits (the highest exempts, the others number the classes), got {mask:#x}"
+
+
+HELD = ("max_held", "queue_length")
+
+
+def _held_fault(settings: Settings) -> str:
+    """Held packets wait in the kernel's queue: they must leave room for others."""
+    if settings.max_held < settings.queue_length:
+        return ""
+    return f"expected less than queue_length ({settings.queue_length}), got {settings.max_held}"
 
 
 def cgroup_fault(path: str) -> str:

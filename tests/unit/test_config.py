@@ -140,3 +140,12 @@ def test_good_keys_count_beside_wrong_ones(configuration: Any) -> None:
     configuration.settings("workers = 0")
     configuration.policies('[policy.p]\nmatch = { protocol = "udp" }\nchain = [{ module = "own" }]')
     assert configuration.problems() == ["layer45.toml:2: workers: expected integer 1..256, got 0"]
+
+
+def test_held_packets_must_leave_room_in_the_queue(tmp_path: Path) -> None:
+    (tmp_path / "layer45.toml").write_text("max_held = 64\nqueue_length = 64\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(tmp_path)
+    assert caught.value.problems == [
+        f"{tmp_path}/layer45.toml:1: max_held: expected less than queue_length (64), got 64"
+    ]
