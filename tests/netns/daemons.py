@@ -76,8 +76,8 @@ class Daemon:
         self.process: subprocess.Popen[Any] | None = None
         self.expected: tuple[str, ...] = ()  # events of level error that the test causes
         (directory / "policies").mkdir()
-        root = f"layer45-test-{os.getpid()}-{next(_serial)}"
-        lines = [f'control_socket = "{self.socket}"', f'cgroup_root = "{root}"', settings, ""]
+        self.cgroup = f"layer45-test-{os.getpid()}-{next(_serial)}"
+        lines = [f'control_socket = "{self.socket}"', f'cgroup_root = "{self.cgroup}"', settings, ""]
         (directory / "layer45.toml").write_text("\n".join(lines))
 
     def configure(self, policies: str) -> None:
@@ -188,7 +188,24 @@ def running(host: Host, policies: str, settings: str = "") -> Iterator[Daemon]:
     finally:
         if daemon.alive:
             daemon.kill()
+        remove_cgroup(_cgroup_mount() / daemon.cgroup)
         shutil.rmtree(directory)
+
+
+def remove_cgroup(path: Path) -> None:
+    """Takes away a cgroup tree, with the programs of `layer45 exec` that still run in it."""
+    for directory in [*(each for each in path.glob("*") if each.is_dir()), path]:
+        if directory.exists():
+            for pid in map(int, (directory / "cgroup.procs").read_text().split()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            eventually(lambda: not (directory / "cgroup.procs").read_text())  # noqa: B023  called at once
+            directory.rmdir()
+
+
+def _cgroup_mount() -> Path:
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return next(Path(words[1]) for words in mounts if words[2] == "cgroup2")
 
 
 def ruleset(host: Host) -> str:

@@ -150,8 +150,8 @@ class Host:
         finally:
             _stop(recorder, signal.SIGINT)
             recorder.stderr.close()
-        capture.content = capture.path.read_bytes()
-        capture.path.unlink()
+            capture.content = capture.path.read_bytes()
+            capture.path.unlink()
 
     def stop_processes(self) -> None:
         """Kill whatever was started in here and what it left behind."""
