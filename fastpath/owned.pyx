@@ -15,6 +15,7 @@ from layer45.fastpath.packet cimport identify
 from layer45.fastpath.pool cimport (
     ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, ORIGIN_TAKEN, l45_carrier, l45_owned, pool_copy, pool_return,
 )
+from layer45.fastpath.splitmix cimport next_of
 from layer45.fastpath.timer cimport TICK_NS, l45_timer, wheel_arm, wheel_disarm
 
 
@@ -183,10 +184,4 @@ cdef uint64_t _host_random(l45_context *context) noexcept nogil:
 
 
 cdef uint64_t random64(l45_worker *worker) noexcept nogil:
-    """splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    cdef uint64_t value
-    worker.random_state += <uint64_t> 0x9E3779B97F4A7C15ULL
-    value = worker.random_state
-    value = (value ^ (value >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
-    value = (value ^ (value >> 27)) * <uint64_t> 0x94D049BB133111EBULL
-    return value ^ (value >> 31)
+    return next_of(&worker.random_state)

@@ -9,6 +9,11 @@ cdef inline uint64_t mixed(uint64_t value) noexcept nogil:
     return value ^ (value >> 31)
 
 
+cdef inline uint64_t next_of(uint64_t *stream) noexcept nogil:
+    stream[0] += <uint64_t> 0x9E3779B97F4A7C15ULL
+    return mixed(stream[0])
+
+
 cdef inline uint64_t numbered(uint64_t stream, uint64_t number) noexcept nogil:
-    """The number-th number, from 1, of the generator that began at stream."""
+    """What next_of gives at the number-th call, from 1."""
     return mixed(stream + number * <uint64_t> 0x9E3779B97F4A7C15ULL)

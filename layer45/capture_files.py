@@ -105,10 +105,11 @@ def _open_output(source: str, target: str) -> Output:
 
 
 @contextmanager
-def writing(reader: Reader, output: Output) -> Iterator[Writer]:
-    """A writer into the output with the link type and precision of the input."""
+def writing(reader: Reader, output: Output, nanoseconds: bool | None = None) -> Iterator[Writer]:
+    """A writer into the output with the link type of the input, and its precision unless another is given."""
+    precise = reader.nanoseconds if nanoseconds is None else nanoseconds
     with _explained(output.target):
-        writer = Writer(output.descriptor, reader.link_type, reader.snaplen, reader.nanoseconds)
+        writer = Writer(output.descriptor, reader.link_type, reader.snaplen, precise)
     try:
         with _explained(output.target):
             yield writer

@@ -109,7 +109,18 @@ def replay(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="pcap to write; - is standard output.")],
     policy: Annotated[str, typer.Option(metavar="NAME", help="Whose chain the packets go through.")],
-    direction: Annotated[Direction, typer.Option(help="As if this host had sent, or received, them.")],
+    direction: Annotated[
+        Direction | None,
+        typer.Option(help="As if this host had sent, or received, them.", show_default=False),
+    ] = None,
+    through: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'MODULE KEY=VALUE …'",
+            help="Out by the chain, through this network, and in by the chain; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     seed: Annotated[int, typer.Option(help="Of random choices: the same seed, the same output.")] = 1,
     reference: Annotated[
@@ -121,21 +132,36 @@ def replay(
     """Send a capture through a policy's chain; no root, no kernel.
 
     Packets the policy does not match are copied as they are, and counted. With OUT = -, the summary goes to
-    standard error.
+    standard error. With --through 'impair loss_percent=5', they go from host to host over a bad network.
     """
     from layer45.faults import tell_faults
     from layer45.output import print_error
     from layer45.replay import replay as replay_capture
-    from layer45.replay_view import progress_line, show_summary
+    from layer45.replay import replay_through
+    from layer45.replay_view import progress_line, show_passes, show_summary
 
+    if bool(direction) == bool(through):
+        raise typer.BadParameter(
+            "expected either --direction egress|ingress or --through 'MODULE KEY=VALUE …'"
+        )
     tell_faults(print_error)
-    summary = replay_capture(
-        config, policy, direction.value, source, target,
-        seed=seed, progress=progress_line(), reference=reference,
-    )  # fmt: skip
-    show_summary(summary.as_dict(), as_json, to_stderr=str(target) == "-")
-    if summary.error:
-        print_error(summary.error)
+    progress, to_stderr = progress_line(), str(target) == "-"
+    if direction:
+        summary = replay_capture(
+            config, policy, direction.value, source, target,
+            seed=seed, progress=progress, reference=reference,
+        )  # fmt: skip
+        show_summary(summary.as_dict(), as_json, to_stderr)
+        errors = [summary.error]
+    else:
+        passes = replay_through(
+            config, policy, through or (), source, target,
+            seed=seed, progress=progress, reference=reference,
+        )  # fmt: skip
+        show_passes([each.as_dict() for each in passes], as_json, to_stderr)
+        errors = [each.error for each in passes]
+    for error in filter(None, errors):
+        print_error(error)
         raise typer.Exit(1)
 
 

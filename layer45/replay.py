@@ -11,15 +11,20 @@ counted by reason. A rewritten packet keeps its link header and timestamp, and l
 with. One that a module adds has the link header of the packet it was made from. One that a module held, added
 or delayed has the time at which it left. The output is pcap in this machine's byte order, with nanoseconds
 unless the input is pcap without them.
+
+`replay_through` is three passes: the policy's chain on egress, a network (through.py), and the chain on
+ingress. The receiver is taken to have the mirror image of the policy: local and remote change places in its
+match. The network meets every packet of the capture that its modules can have, the policy's or not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from layer45.capture_files import opening, reading, size, writing
+from layer45.capture_files import Output, opening, reading, size, writing
 from layer45.errors import Layer45Error
 from layer45.fastpath.capture import Reader, Writer
 from layer45.fastpath.chain import ClassTable
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 
 BATCH_RECORDS = 65536  # between two looks at signals and two calls of progress
 DIRECTIONS = {"egress": False, "ingress": True}
+SENT, ARRIVED = "(sent)", "(arrived)"  # what stands between the passes, in their summaries
+SEEDS = 1 << 64
 
 Progress = Callable[[int, float | None], None]
 
@@ -104,6 +111,66 @@ def replay(
         return run.summary(direction, str(source), str(target), reader, writer, error)
 
 
+def replay_through(
+    config_dir: Path | str,
+    policy: str,
+    network: Sequence[str],
+    source: Path | str,
+    target: Path | str,
+    *,
+    seed: int = 1,
+    progress: Progress | None = None,
+    reference: bool = False,
+) -> list[Summary]:
+    """Sends `source` out by a policy's chain, through a network, and in by the chain; one summary a pass.
+
+    network: instances as through.read_network takes them, in the order in which packets meet them. seed: of
+    the first pass; the next have the numbers after it. reference: not for the network. All else, and what is
+    raised, as for `replay`. What stands between the passes is in temporary files, with nanoseconds.
+    """
+    from layer45.loader import load
+    from layer45.through import read_network
+
+    plan = load(Path(config_dir))
+    chain, between = _chain_plan(plan, policy), read_network(network, plan.settings)
+    runs = [
+        _Run(chain, plan.settings, seed, reference),
+        _Run(between, plan.settings, (seed + 1) % SEEDS, reference=False),
+        _Run(chain, plan.settings, (seed + 2) % SEEDS, reference, mirrored=True),
+    ]
+    with ExitStack() as stack:
+        first = stack.enter_context(reading(str(source)))
+        final = stack.enter_context(opening(str(source), str(target)))
+        folder = stack.enter_context(TemporaryDirectory(prefix="layer45-"))
+        sent, arrived = f"{folder}/sent.pcap", f"{folder}/arrived.pcap"
+        outputs = [*(stack.enter_context(opening("-", each)) for each in (sent, arrived)), final]
+        return _pass_by_pass(stack, runs, first, outputs, (str(source), str(target)), progress)
+
+
+def _pass_by_pass(
+    stack: ExitStack,
+    runs: Sequence["_Run"],
+    first: Reader,
+    outputs: Sequence[Output],
+    ends: tuple[str, str],
+    progress: Progress | None,
+) -> list[Summary]:
+    """Each output is the next pass's input; only the last has the first input's precision."""
+    names = (ends[0], SENT, ARRIVED, ends[1])
+    summaries: list[Summary] = []
+    reader, total = first, size(ends[0])
+    for at, (run, output) in enumerate(zip(runs, outputs, strict=True)):
+        direction, is_last = ("egress", "egress", "ingress")[at], at == len(runs) - 1
+        writer = stack.enter_context(writing(reader, output, first.nanoseconds if is_last else True))
+        error = run.through(reader, writer, direction, progress, total)
+        output.publish(writer)
+        done = run.summary(direction, *ends, reader, writer, error)
+        summaries.append(replace(done, source=names[at], target=names[at + 1]))
+        if not is_last:
+            reader, total = stack.enter_context(reading(output.target)), size(output.target)
+    return summaries
+
+
 def _chain_plan(plan: "Plan", policy: str) -> "ChainPlan":
     for each in plan.chains:
         if each.policy.name == policy:
@@ -115,10 +182,13 @@ def _chain_plan(plan: "Plan", policy: str) -> "ChainPlan":
 class _Run:
     """One chain on one worker, for one capture."""
 
-    def __init__(self, plan: "ChainPlan", settings: "Settings", seed: int, reference: bool) -> None:
+    def __init__(
+        self, plan: "ChainPlan", settings: "Settings", seed: int, reference: bool, mirrored: bool = False
+    ) -> None:
         from layer45.engine import build_chain
 
         self.plan = plan
+        self.mirrored = mirrored
         self.chain = build_chain(plan, workers=1, reference=reference)
         self.worker = _worker(settings, seed)
         self.worker.publish(ClassTable([self.chain]))
@@ -128,7 +198,7 @@ class _Run:
         self, reader: Reader, writer: Writer, direction: str, progress: Progress | None, total: int | None
     ) -> str | None:
         """Replays all that can be read; what is wrong with the rest, if anything."""
-        match, class_id = _match(self.plan), self.plan.class_id
+        match, class_id = _match(self.plan, self.mirrored), self.plan.class_id
         replay = Replay(reader, writer, self.worker, match, class_id, DIRECTIONS[direction])
         try:
             error = self._all(replay, progress, total)
@@ -177,9 +247,23 @@ def _worker(settings: "Settings", seed: int) -> Worker:
     )
 
 
-def _match(plan: "ChainPlan") -> Match:
+def _match(plan: "ChainPlan", mirrored: bool) -> Match:
     select = as_policy_protocol(plan.policy.match or Selector(), plan.protocols)
-    return Match(select, plan.policy.unless)
+    unless = plan.policy.unless
+    if mirrored:
+        return Match(_mirror_image(select), unless and _mirror_image(unless))
+    return Match(select, unless)
+
+
+def _mirror_image(select: Selector) -> Selector:
+    """As the host at the other end would write it."""
+    return replace(
+        select,
+        local=select.remote,
+        remote=select.local,
+        local_port=select.remote_port,
+        remote_port=select.local_port,
+    )
 
 
 def _share(position: int, total: int | None) -> float | None:

@@ -31,6 +31,19 @@ def show_summary(summary: dict[str, Any], as_json: bool, to_stderr: bool) -> Non
             _show_tables(summary)
 
 
+def show_passes(summaries: list[dict[str, Any]], as_json: bool, to_stderr: bool) -> None:
+    """As show_summary, for the passes of a replay through a network."""
+    if sys.stderr.isatty():
+        print("\r", end="", file=sys.stderr)
+    with contextlib.redirect_stdout(sys.stderr) if to_stderr else contextlib.nullcontext():
+        if as_json:
+            print_json({"passes": summaries})
+            return
+        for summary in summaries:
+            print(f"{summary['policy']}, {summary['direction']}: {summary['source']} -> {summary['target']}")
+            _show_tables(summary)
+
+
 def _show_tables(summary: dict[str, Any]) -> None:
     print_table(("PACKETS", "COUNT"), [(key, summary[key]) for key in KEYS])
     untouched = [(reason, count) for reason, count in summary["untouched"].items() if count]

@@ -34,8 +34,7 @@ cdef struct one_way:            # a flow's state in one direction
     uint64_t packets
     uint64_t free_ns            # when the link has sent all that it took
     uint64_t last_ns            # when the last delayed packet leaves
-    uint32_t since_reordered
-    uint32_t bad
+    uint32_t since_reordered, bad
 
 cdef struct impair_state:
     one_way ways[2]
@@ -83,8 +82,7 @@ cdef bint corrupt(l45_context *context, l45_packet *packet, uint64_t dice) noexc
     return True
 
 
-cdef bint take_link(const impair_instance *impair, one_way *way, const l45_packet *packet,
-                    uint64_t *at_ns) noexcept nogil:
+cdef bint take_link(impair_instance *impair, one_way *way, l45_packet *packet, uint64_t *at_ns) noexcept nogil:
     """Moves the time to when the last bit is on the link. False: it would wait too long."""
     cdef uint64_t start_ns = max(at_ns[0], way.free_ns)
     if start_ns - at_ns[0] > impair.queue_ns:

@@ -1,7 +1,7 @@
 """impair in plain Python. With a seed, every packet meets the same fate as in the hot code.
 
-Two differences, since Python can neither hold a packet nor leave a checksum wrong: a delayed packet is a copy whose
-original is dropped, and a corrupt one has a right checksum, as with corrupt_checksum = "mend".
+Two differences, since Python can neither hold a packet nor leave a checksum wrong: a delayed packet is a
+copy whose original is dropped, and a corrupt one has a right checksum, as with corrupt_checksum = "mend".
 """
 
 import random
@@ -9,7 +9,15 @@ import random
 WORD = 1 << 64
 GOLDEN = 0x9E3779B97F4A7C15
 QUESTIONS = (
-    "random loss", "state change", "state loss", "copy", "copy's dice", "corrupt", "corrupt where", "reorder", "jitter",
+    "random loss",
+    "state change",
+    "state loss",
+    "copy",
+    "copy's dice",
+    "corrupt",
+    "corrupt where",
+    "reorder",
+    "jitter",
 )
 
 

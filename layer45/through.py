@@ -1,0 +1,73 @@
+"""The network between two passes of a replay: `--through 'MODULE KEY=VALUE …'` -> ChainPlan.
+
+It is a chain without a policy, for every packet that its modules can have. Values are written as in a policy,
+but text needs no quotes unless it has spaces: `impair loss_percent=5 corrupt_checksum=mend`.
+"""
+
+import shlex
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layer45.composition import compose
+from layer45.modulefolder import find_modules
+from layer45.numbering import QueuePlan
+from layer45.policy import ChainEntry, Policy
+from layer45.problems import Place, Problems
+
+if TYPE_CHECKING:
+    from layer45.config import Settings
+    from layer45.loader import ChainPlan
+
+PLACE = Place(Path("--through"))
+FORM = "MODULE KEY=VALUE …, such as: impair loss_percent=5 delay_ms=20"
+
+
+def read_network(texts: Sequence[str], settings: "Settings") -> "ChainPlan":
+    """The chain that the texts, one an instance, describe. Raises ConfigError with every problem."""
+    from layer45.loader import ChainPlan
+
+    problems = Problems()
+    entries = tuple(entry for text in texts if (entry := _read_entry(text, problems)))
+    policy = Policy(name="network", place=PLACE, chain=entries)
+    (composed,) = compose({policy.name: policy}, find_modules(settings), problems)
+    problems.raise_any()
+    properties = composed.properties
+    return ChainPlan(
+        policy=policy,
+        class_id=1,
+        instances=composed.instances,
+        growth_front=properties.growth_front,
+        growth_back=properties.growth_back,
+        flow_state_bytes=properties.flow_state_bytes,
+        reads=properties.reads,
+        gso=properties.gso,
+        queue=QueuePlan(0, 1, properties.copy_bytes, properties.gso, policy.on_failure),
+        text="",
+        protocols=composed.protocols,
+    )
+
+
+def _read_entry(text: str, problems: Problems) -> ChainEntry | None:
+    try:
+        name, *pairs = shlex.split(text)
+    except ValueError:
+        problems.add(PLACE, f"expected {FORM}; got {text!r}")
+        return None
+    parameters: dict[str, object] = {}
+    for pair in pairs:
+        key, is_pair, value = pair.partition("=")
+        if not is_pair or key in parameters:
+            problems.add(PLACE, f"{pair}: {'given twice' if is_pair else f'expected {FORM}'}")
+        parameters[key] = _read_value(value)
+    return ChainEntry(name, frozenset(("egress",)), parameters, PLACE)
+
+
+def _read_value(text: str) -> object:
+    """A TOML value; what is none is text."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return table["value"] if len(table) == 1 else text
