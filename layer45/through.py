@@ -58,9 +58,12 @@ def _read_entry(text: str, problems: Problems) -> ChainEntry | None:
     parameters: dict[str, object] = {}
     for pair in pairs:
         key, is_pair, value = pair.partition("=")
-        if not is_pair or key in parameters:
-            problems.add(PLACE, f"{pair}: {'given twice' if is_pair else f'expected {FORM}'}")
-        parameters[key] = _read_value(value)
+        if not is_pair:
+            problems.add(PLACE, f"{pair}: expected {FORM}")
+        elif key in parameters:
+            problems.add(PLACE.child(key), "given twice; expected one value")
+        else:
+            parameters[key] = _read_value(value)
     return ChainEntry(name, frozenset(("egress",)), parameters, PLACE)
 
 
