@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
-    L45_ABI_VERSION, L45_DROP, L45_HOLD, L45_OPS_CAPSULE, L45_PARTIAL, L45_PASS, L45_REWRITTEN, L45_SUMMED,
+    L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_HOLD, L45_OPS_CAPSULE, L45_PARTIAL, L45_PASS, L45_REWRITTEN, L45_SUMMED,
     l45_context, l45_ops, l45_packet, l45_param, l45_verdict,
 )
 from layer45.fastpath.checksum cimport sum_bytes
@@ -14,7 +14,7 @@ from layer45.fastpath.params cimport choice_is, param_named
 from layer45.fastpath.splitmix cimport mixed, numbered
 
 cdef enum:                      # counters, as in module.toml
-    LOST, LOST_BURST, DUPLICATED, CORRUPTED, DELAYED, REORDERED, QUEUE_FULL, NOT_HELD, NOT_COPIED
+    LOST, LOST_BURST, DUPLICATED, CORRUPTED, DELAYED, NOT_HELD, REORDERED, QUEUE_FULL, NOT_COPIED
 
 cdef enum question:             # each has its own random number of a packet, whatever else is asked
     RANDOM_LOSS = 1, STATE_CHANGE, STATE_LOSS, COPY, COPY_DICE, CORRUPT, CORRUPT_WHERE, REORDER, JITTER
@@ -72,14 +72,12 @@ cdef void flip(l45_packet *packet, uint64_t bit, bint mend) noexcept nogil:
         end_change(packet, at, 1)
 
 
-cdef bint corrupt(l45_context *context, l45_packet *packet, uint64_t dice) noexcept nogil:
+cdef void corrupt(l45_context *context, l45_packet *packet, uint64_t dice) noexcept nogil:
     cdef impair_instance *impair = <impair_instance *> context.instance
     cdef uint64_t bits = <uint64_t> payload_bytes(packet) * 8
-    if not bits or not editable(packet) or not happens(dice, CORRUPT, impair.corrupt):
-        return False
-    flip(packet, numbered(dice, CORRUPT_WHERE) % bits, impair.mend)
-    context.counters[CORRUPTED] += 1
-    return True
+    if bits and editable(packet) and happens(dice, CORRUPT, impair.corrupt):
+        flip(packet, numbered(dice, CORRUPT_WHERE) % bits, impair.mend)
+        context.counters[CORRUPTED] += 1
 
 
 cdef bint take_link(impair_instance *impair, one_way *way, l45_packet *packet, uint64_t *at_ns) noexcept nogil:
@@ -107,39 +105,44 @@ cdef uint64_t delayed(l45_context *context, one_way *way, uint64_t at_ns, uint64
     return at_ns
 
 
-cdef l45_verdict send(l45_context *context, l45_packet *packet, one_way *way, uint64_t dice) noexcept nogil:
-    """What becomes of a packet, or of a copy that is ours, that was not lost."""
-    cdef impair_instance *impair = <impair_instance *> context.instance
-    cdef uint64_t at_ns = context.now_ns
-    cdef l45_packet *held
-    cdef bint changed = corrupt(context, packet, dice)
-    if not take_link(impair, way, packet, &at_ns):
+cdef bint crosses(l45_context *context, l45_packet *packet, one_way *way, uint64_t dice,
+                  uint64_t *at_ns) noexcept nogil:
+    """What becomes of a packet, or of a copy, that was not lost; and when it goes on. False: it does not."""
+    corrupt(context, packet, dice)
+    if not take_link(<impair_instance *> context.instance, way, packet, at_ns):
         context.counters[QUEUE_FULL] += 1
-        return L45_DROP
-    at_ns = delayed(context, way, at_ns, dice)
-    if at_ns <= context.now_ns:
-        return L45_REWRITTEN if changed else L45_PASS
-    held = context.host.hold(context, packet)
-    if held == NULL:
-        context.counters[NOT_HELD] += 1
-        return L45_DROP
-    context.counters[DELAYED] += 1
-    context.host.resume(context, held, at_ns)
-    return L45_HOLD
+        return False
+    at_ns[0] = delayed(context, way, at_ns[0], dice)
+    context.counters[DELAYED] += at_ns[0] > context.now_ns
+    return True
 
 
 cdef void send_copy(l45_context *context, l45_packet *packet, one_way *way, uint64_t dice) noexcept nogil:
     cdef l45_packet *copy = context.host.clone(context, packet)
-    cdef l45_verdict verdict
+    cdef uint64_t at_ns = context.now_ns
     if copy == NULL:
         context.counters[NOT_COPIED] += 1
         return
     context.counters[DUPLICATED] += 1
-    verdict = send(context, copy, way, dice)
-    if verdict == L45_DROP:
+    if crosses(context, copy, way, dice, &at_ns):
+        context.host.resume(context, copy, at_ns)
+    else:
         context.host.discard(context, copy)
-    elif verdict != L45_HOLD:
-        context.host.resume(context, copy, 0)
+
+
+cdef l45_verdict send(l45_context *context, l45_packet *packet, one_way *way, uint64_t dice) noexcept nogil:
+    cdef l45_packet *held
+    cdef uint64_t at_ns = context.now_ns
+    if not crosses(context, packet, way, dice, &at_ns):
+        return L45_DROP
+    if at_ns <= context.now_ns:
+        return L45_REWRITTEN if packet.flags & L45_EDITED else L45_PASS
+    held = context.host.hold(context, packet)
+    if held == NULL:
+        context.counters[NOT_HELD] += 1
+        return L45_DROP
+    context.host.resume(context, held, at_ns)
+    return L45_HOLD
 
 
 cdef l45_verdict pass_through(l45_context *context, l45_packet *packet) noexcept nogil:
@@ -148,9 +151,8 @@ cdef l45_verdict pass_through(l45_context *context, l45_packet *packet) noexcept
     cdef one_way *way = &(<impair_state *> context.state).ways[packet.direction & 1]
     cdef uint64_t dice
     way.packets += 1
-    if impair.seed:
-        dice = numbered(mixed(2 * impair.seed + packet.direction), way.packets)
-    else:
+    dice = numbered(mixed(2 * impair.seed + packet.direction), way.packets)
+    if impair.seed == 0:
         dice = context.host.random(context)
     if is_lost(context, way, dice):
         return L45_DROP

@@ -124,7 +124,9 @@ class Module:
     def emit(self, packet, payload, after_ns, copy):
         if after_ns:
             self.count("delayed")
-        packet.emit(payload, after_ms=(after_ns + 0.5) / 1e6 if after_ns else 0)
+        sent = packet.emit(payload, after_ms=(after_ns + 0.5) / 1e6 if after_ns else 0)
+        if not sent:
+            self.count("not_copied" if copy else "not_held")
         if not copy:
             packet.drop()
 
