@@ -1,6 +1,8 @@
 """Lists the compiled extensions; everything else stands in pyproject.toml."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -11,7 +13,14 @@ SANITIZE = os.environ.get("LAYER45_SANITIZE", "")  # for example "address,undefi
 OPTIMIZE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
 COMPILE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else OPTIMIZE
 LINK = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
-LIBRARIES = {"capture": ["pcap"]}
+
+
+def present(package: str) -> bool:
+    return bool(shutil.which("pkg-config")) and not subprocess.call(["pkg-config", "--exists", package])
+
+
+ISAL = present("libisal")  # without it, Reed-Solomon runs on tables of our own
+LIBRARIES = {"capture": ["pcap"], "reed_solomon": ["isal"] if ISAL else []}
 
 
 def extension(source: Path) -> Extension:
@@ -20,6 +29,7 @@ def extension(source: Path) -> Extension:
         [str(source)],
         include_dirs=["layer45/fastpath"],
         libraries=LIBRARIES.get(source.stem, []),
+        define_macros=[("L45_ISAL", None)] if ISAL else [],
         extra_compile_args=[*COMPILE, "-Wall", "-Wno-unused-function"],
         extra_link_args=LINK,
     )

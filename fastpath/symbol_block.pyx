@@ -1,0 +1,157 @@
+"""Reed-Solomon for tests, tools and benchmarks: a thin shell around reed_solomon.pxd. Not for the packet path."""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from layer45.fastpath.reed_solomon cimport (
+    RS_MOST_REPAIRS, RS_MOST_SOURCES, RS_MOST_SYMBOLS, RS_ROUND_BYTES, rs_add, rs_code, rs_code_end, rs_code_open,
+    rs_decode, rs_encode, rs_encode_short, rs_missing, rs_open_codes, rs_room_bytes, rs_row, rs_use_isal, rs_valid,
+)
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void **memory, size_t alignment, size_t count)
+
+MOST_SOURCES = RS_MOST_SOURCES
+MOST_REPAIRS = RS_MOST_REPAIRS
+MOST_SYMBOLS = RS_MOST_SYMBOLS
+
+
+def use_isal(bint wanted) -> bool:
+    """Chooses ISA-L or our own tables, for the whole process. Returns what runs now: False where it was not built in."""
+    return rs_use_isal(wanted)
+
+
+def open_codes() -> int:
+    """How many different codes are open in this process."""
+    return rs_open_codes()
+
+
+def rows(uint32_t k, uint32_t n) -> list[bytes]:
+    """Coefficients of each of the n - k repair symbols. ValueError when there is no such code."""
+    cdef uint8_t row[RS_MOST_SOURCES]
+    cdef uint32_t position
+    if n < k or not rs_valid(k, n - k):
+        raise ValueError(f"no code with {k} source symbols of {n}")
+    found = []
+    for position in range(k, n):
+        rs_row(k, position, row)
+        found.append(row[:k])
+    return found
+
+
+def encode(list sources, uint32_t m) -> list[bytes]:
+    """The m repair symbols of a block. Shorter sources count as if zeros followed."""
+    block = Block(len(sources), m, max(map(len, sources), default=0))
+    for position, symbol in enumerate(sources):
+        block.put(position, symbol)
+    block.encode()
+    return [block.get(block.k + repair) for repair in range(m)]
+
+
+def decode(uint32_t k, list received) -> dict[int, bytes]:
+    """The missing source symbols, from exactly k pairs (number, symbol), all of one length."""
+    if len({len(symbol) for _, symbol in received}) > 1:
+        raise ValueError("symbols of different lengths")
+    m = max((position + 1 for position, _ in received if position >= k), default=k) - k
+    block = Block(k, m, max((len(symbol) for _, symbol in received), default=0))
+    for position, symbol in received:
+        block.put(position, symbol)
+    missing = block.decode([position for position, _ in received])
+    return {position: block.get(position) for position in missing}
+
+
+cdef class Block:
+    """k source and m repair symbols, zeroed, in one piece of memory. ValueError when there is no such code."""
+
+    cdef readonly uint32_t k, m, symbol_bytes
+    cdef const rs_code *code
+    cdef uint8_t *memory
+    cdef uint8_t *symbols[RS_MOST_SYMBOLS]
+
+    def __cinit__(self, uint32_t k, uint32_t m, uint32_t symbol_bytes):
+        cdef size_t room = rs_room_bytes(symbol_bytes)
+        cdef uint32_t position
+        if not rs_valid(k, m):
+            raise ValueError(f"no code of {k} source and {m} repair symbols")
+        self.k, self.m, self.symbol_bytes = k, m, symbol_bytes
+        self.code = rs_code_open(k, m)
+        if self.code == NULL or posix_memalign(<void **> &self.memory, RS_ROUND_BYTES, room * (k + m) + 1) != 0:
+            raise MemoryError
+        memset(self.memory, 0, room * (k + m))
+        for position in range(k + m):
+            self.symbols[position] = self.memory + room * position
+
+    def __dealloc__(self):
+        rs_code_end(self.code)
+        free(self.memory)
+
+    cdef uint8_t *_symbol(self, uint32_t position) except NULL:
+        if position >= self.k + self.m:
+            raise ValueError(f"no symbol {position} of {self.k} + {self.m}")
+        return self.symbols[position]
+
+    def put(self, uint32_t position, bytes symbol) -> None:
+        """Sets a symbol, with zeros behind a short one."""
+        cdef uint8_t *at = self._symbol(position)
+        if len(symbol) > self.symbol_bytes:
+            raise ValueError(f"{len(symbol)} bytes are more than {self.symbol_bytes}")
+        memset(at, 0, self.symbol_bytes)
+        memcpy(at, <const uint8_t *> symbol, len(symbol))
+
+    def get(self, uint32_t position) -> bytes:
+        """A symbol."""
+        return self._symbol(position)[:self.symbol_bytes]
+
+    def encode(self, uint32_t rounds=1) -> None:
+        """Makes the repair symbols of the whole block."""
+        cdef uint32_t _
+        with nogil:
+            for _ in range(rounds):
+                rs_encode(self.code, self.symbols, self.symbols + self.k, self.m, self.symbol_bytes)
+
+    def encode_short(self, uint32_t rounds=1) -> None:
+        """The same with coefficients made on the way."""
+        cdef uint32_t _
+        with nogil:
+            for _ in range(rounds):
+                rs_encode_short(self.k, self.symbols, self.symbols + self.k, self.m, self.symbol_bytes)
+
+    def add(self, uint32_t index, uint32_t count) -> None:
+        """Adds a source symbol, of which only `count` bytes are not zero, to the repair symbols."""
+        if index >= self.k or count > self.symbol_bytes:
+            raise ValueError(f"no {count} bytes of source symbol {index}")
+        rs_add(self.code, index, self.symbols[index], self.symbols + self.k, self.m, count)
+
+    def add_all(self, uint32_t rounds=1) -> None:
+        """Clears the repair symbols and adds every source symbol."""
+        cdef uint32_t index, _
+        cdef size_t repair_bytes = <size_t> rs_room_bytes(self.symbol_bytes) * self.m
+        with nogil:
+            for _ in range(rounds):
+                memset(self.memory + <size_t> rs_room_bytes(self.symbol_bytes) * self.k, 0, repair_bytes)
+                for index in range(self.k):
+                    rs_add(self.code, index, self.symbols[index], self.symbols + self.k, self.m, self.symbol_bytes)
+
+    def decode(self, list received, uint32_t rounds=1) -> list[int]:
+        """Makes the source symbols that are not among the k received ones, in their places; their numbers."""
+        cdef uint8_t positions[RS_MOST_SYMBOLS]
+        cdef uint8_t missing[RS_MOST_REPAIRS]
+        cdef uint8_t *symbols[RS_MOST_SYMBOLS]
+        cdef uint8_t *recovered[RS_MOST_REPAIRS]
+        cdef int count, gap
+        cdef uint32_t at, _
+        if len(received) != self.k:
+            raise ValueError(f"{len(received)} symbols, not {self.k}")
+        for at in range(self.k):
+            symbols[at] = self._symbol(received[at])
+            positions[at] = received[at]
+        count = rs_missing(self.k, positions, missing)
+        if count < 0:
+            raise ValueError("a symbol is there twice")
+        for gap in range(count):
+            recovered[gap] = self.symbols[missing[gap]]
+        with nogil:
+            for _ in range(rounds):
+                rs_decode(self.k, positions, symbols, recovered, self.symbol_bytes)
+        return [missing[gap] for gap in range(count)]
