@@ -48,12 +48,14 @@ cdef void rs_encode(const rs_code *code, uint8_t **sources, uint8_t **repairs, u
                     uint32_t bytes) noexcept nogil
 
 # The same, one source symbol at a time and in any order: adds symbol `index` to the first `count` repair symbols, which
-# are zero before the first one. `bytes` is this symbol's own length. Dearer in all than rs_encode (perf/fec.py).
+# are zero before the first one. `bytes` is this symbol's own length. Costs the same in all (perf/fec.py), but is of no
+# use for a block that ends short.
 cdef void rs_add(const rs_code *code, uint32_t index, const uint8_t *source, uint8_t **repairs, uint32_t count,
                  uint32_t bytes) noexcept nogil
 
 # As rs_encode, for any k and without a code: its coefficients are made on the way. -1: not rs_valid.
-cdef int rs_encode_short(uint32_t k, uint8_t **sources, uint8_t **repairs, uint32_t count, uint32_t bytes) noexcept nogil
+cdef int rs_encode_short(uint32_t k, uint8_t **sources, uint8_t **repairs, uint32_t count,
+                         uint32_t bytes) noexcept nogil
 
 # The source symbols that k received ones (positions: their numbers, in any order) leave open: their numbers to
 # missing, ascending, room for RS_MOST_REPAIRS. How many; -1: out of range, or one twice.

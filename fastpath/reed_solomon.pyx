@@ -302,7 +302,7 @@ cdef bint rs_use_isal(bint wanted) noexcept nogil:
 cdef void make_field() noexcept nogil:
     """Powers of α and their logarithms; every product."""
     cdef uint32_t value = 1, a, b
-    for a in range(ORDER):
+    for a in range(<uint32_t> ORDER):
         EXP[a] = <uint8_t> value
         LOG[value] = <uint8_t> a
         value = value << 1 ^ (POLYNOMIAL if value & 0x80 else 0)

@@ -18,7 +18,7 @@ MOST_SYMBOLS = RS_MOST_SYMBOLS
 
 
 def use_isal(bint wanted) -> bool:
-    """Chooses ISA-L or our own tables, for the whole process. Returns what runs now: False where it was not built in."""
+    """Chooses ISA-L or our own tables, for the whole process. What runs now: False where it was not built in."""
     return rs_use_isal(wanted)
 
 
@@ -40,6 +40,16 @@ def rows(uint32_t k, uint32_t n) -> list[bytes]:
     return found
 
 
+def missing(uint32_t k, bytes positions) -> list[int] | None:
+    """Source symbols that k received ones leave open. None when a number is out of range or there twice."""
+    cdef uint8_t found[RS_MOST_REPAIRS]
+    cdef int count, gap
+    if len(positions) != k:
+        raise ValueError(f"{len(positions)} symbols, not {k}")
+    count = rs_missing(k, positions, found)
+    return None if count < 0 else [found[gap] for gap in range(count)]
+
+
 def encode(list sources, uint32_t m) -> list[bytes]:
     """The m repair symbols of a block. Shorter sources count as if zeros followed."""
     block = Block(len(sources), m, max(map(len, sources), default=0))
@@ -57,8 +67,7 @@ def decode(uint32_t k, list received) -> dict[int, bytes]:
     block = Block(k, m, max((len(symbol) for _, symbol in received), default=0))
     for position, symbol in received:
         block.put(position, symbol)
-    missing = block.decode([position for position, _ in received])
-    return {position: block.get(position) for position in missing}
+    return {gap: block.get(gap) for gap in block.decode([position for position, _ in received])}
 
 
 cdef class Block:
@@ -136,7 +145,7 @@ cdef class Block:
     def decode(self, list received, uint32_t rounds=1) -> list[int]:
         """Makes the source symbols that are not among the k received ones, in their places; their numbers."""
         cdef uint8_t positions[RS_MOST_SYMBOLS]
-        cdef uint8_t missing[RS_MOST_REPAIRS]
+        cdef uint8_t gaps[RS_MOST_REPAIRS]
         cdef uint8_t *symbols[RS_MOST_SYMBOLS]
         cdef uint8_t *recovered[RS_MOST_REPAIRS]
         cdef int count, gap
@@ -146,12 +155,12 @@ cdef class Block:
         for at in range(self.k):
             symbols[at] = self._symbol(received[at])
             positions[at] = received[at]
-        count = rs_missing(self.k, positions, missing)
+        count = rs_missing(self.k, positions, gaps)
         if count < 0:
             raise ValueError("a symbol is there twice")
         for gap in range(count):
-            recovered[gap] = self.symbols[missing[gap]]
+            recovered[gap] = self.symbols[gaps[gap]]
         with nogil:
             for _ in range(rounds):
                 rs_decode(self.k, positions, symbols, recovered, self.symbol_bytes)
-        return [missing[gap] for gap in range(count)]
+        return [gaps[gap] for gap in range(count)]

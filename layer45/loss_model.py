@@ -1,0 +1,108 @@
+"""What is left of a loss behind a block code of k source and m repair symbols.
+
+The path is a chain of two states, one that passes packets and one that loses them (Gilbert's; Elliott's with loss 0
+and 1). A burst of mean length 1 / (1 - loss) makes it memoryless: that is independent loss, and the binomial.
+
+A block's packets in the order in which they leave: k source symbols, `interleave` packets apart, and then all m repair
+symbols in a row. (Of interleaved blocks that is the first to end, and the worst off: the others' last source symbol
+stands a little further from the rest.)
+"""
+
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Path:
+    """A path's loss, and the mean number of packets that are lost in a row; 0: independent losses."""
+
+    loss: float
+    burst: float = 0.0
+
+    @property
+    def memory(self) -> float:
+        """How much of a packet's fate the next one shares: 0 for independent losses, 1 for always."""
+        return 1 - 1 / (self.burst * (1 - self.loss)) if self.burst else 0.0
+
+    def loss_after(self, lost: bool, apart: int) -> float:
+        """The probability that a packet is lost when the one so many packets before it was, or was not."""
+        shared = self.memory**apart
+        return self.loss + (1 - self.loss) * shared if lost else self.loss * (1 - shared)
+
+
+def independent_residual(loss: float, k: int, m: int) -> float:
+    """loss · P[Bin(k + m - 1, loss) >= m]: a source symbol is lost, and with it more than the code can mend."""
+    others = k + m - 1
+    return loss * sum(comb(others, n) * loss**n * (1 - loss) ** (others - n) for n in range(m, others + 1))
+
+
+class Losses:
+    """How many of a row of packets are lost, and whether the last one is: grows packet by packet.
+
+    passed[n], lost[n]: the probability of n losses so far, and that the last packet passed, or was lost.
+    """
+
+    def __init__(self, path: Path, apart: int, passed: float, lost: float) -> None:
+        self.path, self.apart = path, apart
+        self.passed: Vector = np.array([passed])
+        self.lost: Vector = np.array([lost])
+
+    def add(self, apart: int = 0) -> None:
+        """One more packet."""
+        after_passed = self.path.loss_after(False, apart or self.apart)
+        after_lost = self.path.loss_after(True, apart or self.apart)
+        passed = self.passed * (1 - after_passed) + self.lost * (1 - after_lost)
+        lost = self.passed * after_passed + self.lost * after_lost
+        self.passed, self.lost = np.append(passed, 0.0), np.append(0.0, lost)
+
+    @property
+    def count(self) -> Vector:
+        """The distribution of the number of losses."""
+        return self.passed + self.lost
+
+
+class Sources(Losses):
+    """The source symbols of a block; the first one's predecessor is any packet."""
+
+    def __init__(self, path: Path, interleave: int) -> None:
+        super().__init__(path, interleave, 1 - path.loss, path.loss)
+
+
+class Repairs:
+    """exceeds[m][fate][n]: P[more than n of m repair symbols are lost], by the fate of the last source symbol."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        self.exceeds: list[tuple[Vector, Vector]] = []
+        rows = Losses(path, 1, 1.0, 0.0), Losses(path, 1, 0.0, 1.0)
+        for _ in range(most + 1):
+            self.exceeds.append((_exceeds(rows[0]), _exceeds(rows[1])))
+            for row in rows:
+                row.add()
+
+
+def _exceeds(row: Losses) -> Vector:
+    return np.maximum(1 - np.cumsum(row.count), 0.0)
+
+
+def residual(sources: Sources, repairs: Repairs, m: int) -> float:
+    """The part of source symbols that stay lost. A block of n lost source symbols mends if m - n repairs arrive more."""
+    k = len(sources.passed) - 1
+    lost = np.arange(k + 1)
+    total = 0.0
+    for state, exceeds in zip((sources.passed, sources.lost), repairs.exceeds[m], strict=True):
+        unmended = np.where(lost > m, 1.0, exceeds[np.clip(m - lost, 0, m)])
+        total += float(np.sum(lost * state * unmended))
+    return total / k
+
+
+def block_residual(path: Path, k: int, m: int, interleave: int = 1) -> float:
+    """As residual, of one code."""
+    sources = Sources(path, interleave)
+    for _ in range(k):
+        sources.add()
+    return residual(sources, Repairs(path, m), m)
