@@ -19,14 +19,14 @@ def _quantity(text: str, units: dict[str, float]) -> float:
     """A number with one of the units. BadParameter: neither."""
     match = NUMBER.fullmatch(text.strip())
     if not match or match[2] not in units:
-        raise typer.BadParameter(f'"{text}": a number and one of {", ".join(filter(None, units))}')
+        raise typer.BadParameter(f'"{text}": expected a number and {" or ".join(filter(None, units))}')
     return float(match[1]) * units[match[2]]
 
 
 def _part(text: str) -> float:
     part = _quantity(text, {"%": 0.01, "": 1.0})
     if not 0 < part < 1:
-        raise typer.BadParameter(f'"{text}": more than 0 and less than 100%')
+        raise typer.BadParameter(f'"{text}": expected more than 0 and less than 100%')
     return part
 
 
@@ -37,7 +37,7 @@ def _overhead(text: str) -> float:
 def _milliseconds(text: str) -> float:
     milliseconds = _quantity(text, {"ms": 1.0, "s": 1000.0})
     if milliseconds < 1:
-        raise typer.BadParameter(f'"{text}": at least 1ms')
+        raise typer.BadParameter(f'"{text}": expected at least 1ms')
     return milliseconds
 
 
@@ -46,7 +46,7 @@ def _rate(text: str) -> tuple[float, bool]:
     units = {"pps": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
     rate = _quantity(text, units)
     if rate <= 0:
-        raise typer.BadParameter(f'"{text}": more than 0')
+        raise typer.BadParameter(f'"{text}": expected more than 0')
     return rate, not text.strip().endswith("pps")
 
 
@@ -58,9 +58,7 @@ def fec() -> None:
 @app.command()
 def plan(
     loss: Annotated[float, typer.Option(parser=_part, metavar="PERCENT", help="What the path loses: 5%.")],
-    target: Annotated[
-        float, typer.Option(parser=_part, metavar="PERCENT", help="What may stay lost: 0.1%.")
-    ],
+    target: Annotated[float, typer.Option(parser=_part, metavar="PERCENT", help="What may stay lost: 0.1%.")],
     rate: Annotated[
         tuple, typer.Option(parser=_rate, metavar="RATE", help="Of the flow: 300pps, or 3Mbit of payload.")
     ],
@@ -68,13 +66,17 @@ def plan(
         float,
         typer.Option(parser=_milliseconds, metavar="TIME", help="How late a recovered packet may be: 50ms."),
     ],
-    packet: Annotated[int, typer.Option(metavar="BYTES", min=1, max=65507, help="A packet's payload.")] = 1200,
+    packet: Annotated[
+        int, typer.Option(metavar="BYTES", min=1, max=65507, help="A packet's payload.")
+    ] = 1200,
     burst: Annotated[
-        float,
+        float | None,
         typer.Option(
-            metavar="PACKETS", min=1, help="Mean length of a burst of losses.", show_default="independent losses"
+            metavar="MEAN_LENGTH",
+            min=1,
+            help="Of losses in a row, in packets. Default: they are independent.",
         ),
-    ] = 0.0,
+    ] = None,
     max_overhead: Annotated[
         float, typer.Option(parser=_overhead, metavar="PERCENT", help="Bytes added to bytes of payload.")
     ] = "100%",  # type: ignore[assignment]
@@ -92,7 +94,7 @@ def plan(
 
     amount, in_bits = rate
     rate_pps = amount / (8 * packet) if in_bits else amount
-    wish = Wish(loss, target, rate_pps, packet, latency, burst, max_overhead)
+    wish = Wish(loss, target, rate_pps, packet, latency, burst or 0.0, max_overhead)
     found = plan_for(wish)
     if as_json:
         print_json({"wish": wish, "plan": found.as_dict()})

@@ -1,4 +1,4 @@
-"""`layer45 fec plan`: the code that takes a path's loss down to a target within a latency, for the least overhead."""
+"""`layer45 fec plan`: the cheapest code that takes a path's loss down to a target within a latency."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -99,7 +99,9 @@ def overhead(k: int, m: int, packet_bytes: int) -> float:
 def _refuse_nonsense(wish: Wish) -> None:
     least_burst = 1 / (1 - wish.loss)
     if wish.target >= wish.loss:
-        raise Layer45Error(f"a loss of {percent(wish.loss)} is within {percent(wish.target)}: no FEC is needed")
+        raise Layer45Error(
+            f"a loss of {percent(wish.loss)} is within {percent(wish.target)} already: no FEC is needed"
+        )
     if wish.burst and wish.burst < least_burst - NEAR:
         raise Layer45Error(f"--burst: at least {least_burst:.3g} packets, which independent losses have too")
     if wish.window < 1:
@@ -110,7 +112,7 @@ def _refuse_nonsense(wish: Wish) -> None:
 
 
 def _codes(wish: Wish, window: int) -> Iterator[_Code]:
-    """For each k and interleave that fit the window: the fewest repair symbols that do, or the most there may be."""
+    """For each k and interleave that fit the window: the fewest repair symbols that do, or the most."""
     repairs = Repairs(wish.path, min(MOST_REPAIRS, window))
     for interleave in range(1, min(MOST_INTERLEAVE if wish.path.memory > NEAR else 1, window) + 1):
         sources = Sources(wish.path, interleave)

@@ -1,11 +1,11 @@
 """What is left of a loss behind a block code of k source and m repair symbols.
 
-The path is a chain of two states, one that passes packets and one that loses them (Gilbert's; Elliott's with loss 0
-and 1). A burst of mean length 1 / (1 - loss) makes it memoryless: that is independent loss, and the binomial.
+The path is a chain of two states, one that passes packets and one that loses them (Gilbert's; Elliott's with
+loss 0 and 1). A burst of mean length 1 / (1 - loss) makes it memoryless: independent loss, the binomial.
 
-A block's packets in the order in which they leave: k source symbols, `interleave` packets apart, and then all m repair
-symbols in a row. (Of interleaved blocks that is the first to end, and the worst off: the others' last source symbol
-stands a little further from the rest.)
+A block's packets in the order in which they leave: k source symbols, `interleave` packets apart, and then all
+m repair symbols in a row. (So it is for the first of interleaved blocks to end. The last source symbol of the
+others stands a little further off, behind repair symbols of those before, which does them no harm.)
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Path:
 
 
 def independent_residual(loss: float, k: int, m: int) -> float:
-    """loss · P[Bin(k + m - 1, loss) >= m]: a source symbol is lost, and with it more than the code can mend."""
+    """loss · P[Bin(k + m - 1, loss) >= m]: a source symbol is lost, and m or more of the others."""
     others = k + m - 1
     return loss * sum(comb(others, n) * loss**n * (1 - loss) ** (others - n) for n in range(m, others + 1))
 
@@ -52,10 +52,10 @@ class Losses:
         self.passed: Vector = np.array([passed])
         self.lost: Vector = np.array([lost])
 
-    def add(self, apart: int = 0) -> None:
+    def add(self) -> None:
         """One more packet."""
-        after_passed = self.path.loss_after(False, apart or self.apart)
-        after_lost = self.path.loss_after(True, apart or self.apart)
+        after_passed = self.path.loss_after(False, self.apart)
+        after_lost = self.path.loss_after(True, self.apart)
         passed = self.passed * (1 - after_passed) + self.lost * (1 - after_lost)
         lost = self.passed * after_passed + self.lost * after_lost
         self.passed, self.lost = np.append(passed, 0.0), np.append(0.0, lost)
@@ -74,7 +74,7 @@ class Sources(Losses):
 
 
 class Repairs:
-    """exceeds[m][fate][n]: P[more than n of m repair symbols are lost], by the fate of the last source symbol."""
+    """exceeds[m][fate][n]: P[more than n of m are lost], by the fate of the last source symbol."""
 
     def __init__(self, path: Path, most: int) -> None:
         self.exceeds: list[tuple[Vector, Vector]] = []
@@ -86,11 +86,12 @@ class Repairs:
 
 
 def _exceeds(row: Losses) -> Vector:
-    return np.maximum(1 - np.cumsum(row.count), 0.0)
+    at_least: Vector = np.cumsum(row.count[::-1])[::-1]
+    return np.append(at_least[1:], 0.0)
 
 
 def residual(sources: Sources, repairs: Repairs, m: int) -> float:
-    """The part of source symbols that stay lost. A block of n lost source symbols mends if m - n repairs arrive more."""
+    """The part of source symbols that stay lost. With n lost, m - n repair symbols may be lost too."""
     k = len(sources.passed) - 1
     lost = np.arange(k + 1)
     total = 0.0

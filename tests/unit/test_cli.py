@@ -26,6 +26,7 @@ COMMANDS = [
     "stats",
     "bench",
     "modules",
+    "fec",
 ]
 MODULE_COMMANDS = ["list", "show", "verify", "new", "build"]
 VOICE = """
@@ -46,7 +47,8 @@ def layer45(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [[], *([name] for name in COMMANDS), *(["modules", name] for name in MODULE_COMMANDS)]
+    "words",
+    [[], *([name] for name in COMMANDS), *(["modules", name] for name in MODULE_COMMANDS), ["fec", "plan"]],
 )
 def test_every_command_has_help(words: list[str]) -> None:
     done = layer45(*words, "--help")

@@ -216,7 +216,9 @@ def test_the_missing_are_those_not_received(code: tuple[int, int], seed: int) ->
     assert symbol_block.missing(k, bytes(positions)) == sorted(set(range(k)) - set(positions))
 
 
-@pytest.mark.parametrize(("k", "m"), [(0, 0), (0, 5), (201, 0), (1, 101), (200, 56), (156, 100), (2**32 - 1, 2)])
+@pytest.mark.parametrize(
+    ("k", "m"), [(0, 0), (0, 5), (201, 0), (1, 101), (200, 56), (156, 100), (2**32 - 1, 2)]
+)
 def test_codes_out_of_range_are_refused(k: int, m: int) -> None:
     with pytest.raises(ValueError, match="no code"):
         Block(k, m, 10)
