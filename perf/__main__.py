@@ -8,6 +8,7 @@ import runpy
 import sys
 
 QUICK = {
+    "fec": ["--rounds", "3", "--milliseconds", "5"],
     "packets": ["--rounds", "3", "--packets", "100000"],
     "replay": ["--rounds", "2", "--packets", "500000"],
     "throughput": ["--rounds", "2", "--seconds", "2"],

@@ -1,4 +1,4 @@
-"""`fec plan`: both models against known values, each other and a simulated path; what it proposes and refuses."""
+"""`fec plan`: both models against known values, each other and a simulated path; proposals and refusals."""
 
 import json
 import math
@@ -76,7 +76,7 @@ def walk(path: Path, count: int, seed: int) -> np.ndarray:
 
 
 def order(k: int, m: int, interleave: int) -> list[int]:
-    """Whose the packets of a group of interleaved blocks are, as they leave: a block ends with its repairs."""
+    """Whose packets leave, one by one, in a group of interleaved blocks: a block ends with its repairs."""
     sources = [block for _ in range(k) for block in range(interleave)]
     tail = [block for last in range(interleave) for block in [last] * (1 + m)]
     return sources[: -interleave or None] + tail
