@@ -18,6 +18,9 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_lock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
 
+cdef extern from * nogil:
+    void prefetch "__builtin_prefetch" (const void *)
+
 cdef enum:
     POLYNOMIAL = 0x11D
     ORDER = 255             # of α
@@ -127,6 +130,17 @@ cdef void sum_by_table(const uint8_t *rows, uint32_t k, uint8_t **sources, uint8
             add_product(rows[row * k + i], sources[i], sums[row], bytes)
 
 
+cdef void fetch(uint32_t k, uint8_t **symbols, uint32_t bytes) noexcept nogil:
+    """Calls whole symbols into the cache, one after another: ISA-L goes through all of them side by side, more streams
+    than a processor foresees. Halves the cost of a block that has left the cache; perf/fec.py."""
+    cdef uint32_t i, at
+    for i in range(k):
+        at = 0
+        while at < bytes:
+            prefetch(symbols[i] + at)
+            at += RS_ROUND_BYTES
+
+
 cdef void sum_rows(const uint8_t *rows, uint32_t k, uint8_t **sources, uint8_t **sums, uint32_t count,
                    uint32_t bytes) noexcept nogil:
     """Rows of the moment, at most ROWS_AT_ONCE: ISA-L's tables for them live as long as the call."""
@@ -145,6 +159,7 @@ cdef void interpolate(const known_set *known, const uint8_t *positions, uint8_t 
     cdef uint8_t rows[ROWS_AT_ONCE * RS_MOST_SOURCES]
     cdef uint32_t first = 0, row, some
     if count:
+        fetch(known.k, symbols, bytes)
         find_weights(known, positions, weights)
     while first < count:
         some = min(<uint32_t> ROWS_AT_ONCE, count - first)
@@ -160,6 +175,7 @@ cdef void rs_encode(const rs_code *code, uint8_t **sources, uint8_t **repairs, u
     if count == 0 or bytes == 0:
         return
     if USE_ISAL:
+        fetch(code.k, sources, bytes)
         ec_encode_data(bytes, code.k, count, code.tables, sources, repairs)
     else:
         sum_by_table(code.rows, code.k, sources, repairs, count, bytes)

@@ -4,8 +4,8 @@
 
 No root, no packets: the codec alone, in CPU time of one thread. "warm" works on one block that stays in the
 nearest caches, "cold" on one after another of BLOCKS blocks, more than they hold. GB/s count source bytes.
-`encode` uses the tables made at configure time; `short` makes its coefficients on the way, as for a block that
-its deadline closes; `add` is symbol by symbol; `decode` recovers as many source symbols as a block may lose.
+`encode` uses the tables made at configure time; `short` makes its coefficients on the way, as for a block
+that its deadline closes; `add` is symbol by symbol; `decode` recovers as many symbols as a block may lose.
 """
 
 import argparse
