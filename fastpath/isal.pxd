@@ -12,14 +12,11 @@ cdef extern from * nogil:
     #else
     #define ISAL_PRESENT 0
     #define ec_init_tables(k, rows, coefficients, tables) ((void) 0)
-    #define ec_encode_data(bytes, k, rows, tables, sources, sums) ((void) 0)
     #define ec_encode_data_update(bytes, k, rows, index, tables, source, sums) ((void) 0)
     #endif
     """
     enum:
         ISAL_PRESENT
     void ec_init_tables(int k, int rows, unsigned char *coefficients, unsigned char *tables)
-    void ec_encode_data(int bytes, int k, int rows, unsigned char *tables, unsigned char **sources,
-                        unsigned char **sums)
     void ec_encode_data_update(int bytes, int k, int rows, int index, unsigned char *tables, unsigned char *source,
                                unsigned char **sums)

@@ -48,8 +48,8 @@ cdef void rs_encode(const rs_code *code, uint8_t **sources, uint8_t **repairs, u
                     uint32_t bytes) noexcept nogil
 
 # The same, one source symbol at a time and in any order: adds symbol `index` to the first `count` repair symbols, which
-# are zero before the first one. `bytes` is this symbol's own length. Costs the same in all (perf/fec.py), but is of no
-# use for a block that ends short.
+# are zero before the first one. `bytes` is this symbol's own length. Costs the same in all, a symbol at a
+# time while it is in the cache; but is of no use for a block that ends short.
 cdef void rs_add(const rs_code *code, uint32_t index, const uint8_t *source, uint8_t **repairs, uint32_t count,
                  uint32_t bytes) noexcept nogil
 
