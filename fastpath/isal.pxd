@@ -11,8 +11,8 @@ cdef extern from * nogil:
     #define ISAL_PRESENT 1
     #else
     #define ISAL_PRESENT 0
-    #define ec_init_tables(k, rows, coefficients, tables) ((void) 0)
-    #define ec_encode_data_update(bytes, k, rows, index, tables, source, sums) ((void) 0)
+    #define ec_init_tables(k, rows, coefficients, tables) ((void) (tables))
+    #define ec_encode_data_update(bytes, k, rows, index, tables, source, sums) ((void) (index))
     #endif
     """
     enum:

@@ -112,8 +112,8 @@ cdef int find_known(known_set *known, uint32_t k, const uint8_t *positions) noex
 
 cdef void add_product(uint8_t coefficient, const uint8_t *source, uint8_t *to, uint32_t bytes) noexcept nogil:
     cdef const uint8_t *products = PRODUCT[coefficient]
-    cdef uint32_t at
-    for at in range(bytes):
+    cdef size_t at
+    for at in range(<size_t> bytes):
         to[at] ^= products[source[at]]
 
 

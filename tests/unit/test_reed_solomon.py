@@ -1,6 +1,7 @@
 """Reed-Solomon: RFC 5510's coefficients, both arithmetics, every erasure pattern a code can mend."""
 
 import random
+import subprocess
 from collections.abc import Iterator
 from itertools import combinations
 from threading import Thread
@@ -55,6 +56,11 @@ def received(symbols: list[bytes], k: int, seed: int) -> list[tuple[int, bytes]]
 
 def missing(sources: list[bytes], kept: list[tuple[int, bytes]]) -> dict[int, bytes]:
     return {at: each for at, each in enumerate(sources) if at not in dict(kept)}
+
+
+def test_isal_is_built_in_where_it_is_installed() -> None:
+    asked = subprocess.run(["pkg-config", "--exists", "libisal"], check=False)
+    assert HAS_ISAL == (asked.returncode == 0), "compile again: rm fastpath/reed_solomon.*.so; make build"
 
 
 def test_the_check_vector() -> None:
