@@ -60,7 +60,7 @@ def missing(sources: list[bytes], kept: list[tuple[int, bytes]]) -> dict[int, by
 
 def test_isal_is_built_in_where_it_is_installed() -> None:
     asked = subprocess.run(["pkg-config", "--exists", "libisal"], check=False)
-    assert HAS_ISAL == (asked.returncode == 0), "compile again: rm fastpath/reed_solomon.*.so; make build"
+    assert (asked.returncode == 0) == HAS_ISAL, "compile again: rm fastpath/reed_solomon.*.so; make build"
 
 
 def test_the_check_vector() -> None:
