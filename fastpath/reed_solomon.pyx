@@ -130,7 +130,7 @@ cdef void sum_by_table(const uint8_t *rows, uint32_t k, uint8_t **sources, uint8
 cdef void sum_by_isal(uint8_t *tables, uint32_t k, uint8_t **sources, uint8_t **sums, uint32_t count,
                       uint32_t bytes) noexcept nogil:
     """Source by source. ec_encode_data goes through all sources side by side, more streams than a processor foresees:
-    dearer by a tenth where they are in the nearest cache, up to three times as dear where not; perf/README.md."""
+    dearer by up to a fifth where they are in the nearest cache, up to 2.6 times as dear where not; perf/README.md."""
     cdef uint32_t row, i
     for row in range(count):
         memset(sums[row], 0, bytes)
