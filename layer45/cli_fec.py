@@ -1,6 +1,7 @@
 """`layer45 fec`: what to ask of forward error correction."""
 
 import re
+from math import inf
 from typing import Annotated
 
 import typer
@@ -78,8 +79,13 @@ def plan(
         ),
     ] = None,
     max_overhead: Annotated[
-        float, typer.Option(parser=_overhead, metavar="PERCENT", help="Bytes added to bytes of payload.")
-    ] = "100%",  # type: ignore[assignment]
+        float | None,
+        typer.Option(
+            parser=_overhead,
+            metavar="PERCENT",
+            help="Bytes added to bytes of payload. Default: a repair symbol for each source symbol.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Propose a code for a path: k, m, interleave and deadline.
@@ -94,7 +100,8 @@ def plan(
 
     amount, in_bits = rate
     rate_pps = amount / (8 * packet) if in_bits else amount
-    wish = Wish(loss, target, rate_pps, packet, latency, burst or 0.0, max_overhead)
+    most = inf if max_overhead is None else max_overhead
+    wish = Wish(loss, target, rate_pps, packet, latency, burst or 0.0, most)
     found = plan_for(wish)
     if as_json:
         print_json({"wish": wish, "plan": found.as_dict()})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Any
 
 from layer45.errors import Layer45Error
@@ -27,7 +27,7 @@ class Wish:
     packet_bytes: int
     latency_ms: float
     burst: float = 0.0
-    most_overhead: float = 1.0
+    most_overhead: float = inf
 
     @property
     def path(self) -> Path:
@@ -124,14 +124,9 @@ def _codes(wish: Wish, window: int) -> Iterator[_Code]:
 def _most_repairs(wish: Wish, k: int) -> int:
     """A block never sends more repair symbols than source symbols, nor costs more than it may."""
     most = min(k, MOST_REPAIRS, MOST_SYMBOLS - k)
-    while most and overhead(k, most, wish.packet_bytes) > max(wish.most_overhead, _full(wish)) + NEAR:
+    while most and overhead(k, most, wish.packet_bytes) > wish.most_overhead + NEAR:
         most -= 1
     return most
-
-
-def _full(wish: Wish) -> float:
-    """Doubling the packets is what "100 %" means, though trailers come on top."""
-    return overhead(1, 1, wish.packet_bytes) if wish.most_overhead == 1 else 0.0
 
 
 def _fewest(wish: Wish, sources: Sources, repairs: Repairs, k: int, interleave: int) -> _Code:
