@@ -14,7 +14,7 @@ from layer45.doctor import Finding, found
 OLDEST_KERNEL = (4, 14)
 CAPABILITIES = {"net_admin": 12, "net_raw": 13, "sys_admin": 21, "bpf": 39}  # linux/capability.h
 PROGRAMS = {"iptables": "iptables", "ip6tables": "iptables", "nft": "nftables", "ip": "iproute2"}
-PACKAGES = ("netfilterqueue", "msgspec", "structlog", "Cython", "setuptools", "pyroute2", "scapy", "numpy")
+PACKAGES = ("netfilterqueue", "msgspec", "structlog", "Cython", "setuptools", "scapy", "numpy")
 FEWEST_FILES = 1024
 CONNTRACK_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 CONNTRACK_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
