@@ -54,7 +54,8 @@ def reload(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
         return
     for warning in done["warnings"]:
         print_error(f"warning: {warning}")
-    print(f"generation {done['generation']}: {done['policies']} policies")
+    count = done["policies"]
+    print(f"generation {done['generation']}: {count} {'policy' if count == 1 else 'policies'}")
 
 
 def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
