@@ -6,6 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from layer45.fastpath.abi cimport L45_EGRESS, l45_flow_key, l45_packet
 from layer45.fastpath.packet cimport PROTOCOL_TCP
+from layer45.fastpath.splitmix cimport mixed
 
 cdef enum:
     # An entry in use moves to the young end this often, and at least AGE_STEPS times in its idle time.
@@ -63,19 +64,13 @@ cdef void flow_key(const l45_packet *packet, l45_flow_key *key) noexcept nogil:
     key.reserved = 0
 
 
-cdef inline uint64_t _mix(uint64_t value) noexcept nogil:
-    value = (value ^ (value >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
-    value = (value ^ (value >> 27)) * <uint64_t> 0x94D049BB133111EBULL
-    return value ^ (value >> 31)
-
-
 cdef uint64_t flow_hash(const l45_flow_table *table, const l45_flow_key *key) noexcept nogil:
     """A keyed hash, so that nobody on the wire can aim at one bucket."""
     cdef uint64_t word, total = table.seed
     cdef size_t at
     for at in range(0, sizeof(l45_flow_key), 8):
         memcpy(&word, <const uint8_t *> key + at, 8)
-        total = _mix(total ^ word) + table.seed
+        total = mixed(total ^ word) + table.seed
     return total
 
 

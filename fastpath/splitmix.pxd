@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 
 
 cdef inline uint64_t mixed(uint64_t value) noexcept nogil:
+    """Its finaliser: every bit in changes about half of the bits out."""
     value = (value ^ (value >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
     value = (value ^ (value >> 27)) * <uint64_t> 0x94D049BB133111EBULL
     return value ^ (value >> 31)

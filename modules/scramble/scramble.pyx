@@ -12,6 +12,7 @@ from layer45.fastpath.packet cimport (
     PROTOCOL_TCP, begin_change, editable, end_change, load_be32, payload, payload_bytes,
 )
 from layer45.fastpath.params cimport choice_is, param_named
+from layer45.fastpath.splitmix cimport mixed
 
 cdef extern from "<endian.h>" nogil:
     uint64_t htole64(uint64_t)
@@ -44,15 +45,8 @@ cdef struct scramble_instance:
     bint by_sequence
 
 
-cdef inline uint64_t mix(uint64_t value) noexcept nogil:
-    """The finaliser of splitmix64: every bit in changes about half of the bits out."""
-    value = (value ^ value >> 30) * <uint64_t> 0xBF58476D1CE4E5B9
-    value = (value ^ value >> 27) * <uint64_t> 0x94D049BB133111EB
-    return value ^ value >> 31
-
-
 cdef inline uint64_t stream_word(uint64_t value) noexcept nogil:
-    """One multiplication for 8 bytes of keystream: half the cost of mix, measured."""
+    """One multiplication for 8 bytes of keystream: half the cost of mixed, measured."""
     return fold_product(value, value ^ <uint64_t> 0xD6E8FEB86659FD93)
 
 
@@ -106,7 +100,7 @@ cdef uint64_t digest(const uint8_t *at, uint32_t count, uint64_t key) noexcept n
     for part in range((count + 7) >> 3):
         lane[part] = mix_in(lane[part], load_word(at + 8 * part, min(8, count - 8 * part)))
     for part in range(4):
-        result = mix(result ^ lane[part])
+        result = mixed(result ^ lane[part])
     return result
 
 
@@ -118,7 +112,7 @@ cdef void apply_to_datagram(const scramble_instance *keys, uint8_t *at, uint32_t
     cdef uint64_t base
     if not back:
         apply_word(at, digest(rest, count - short_bytes, keys.digest_key), short_bytes)
-    base = mix((keys.datagram_key + count * STEP) ^ load_word(at, short_bytes))
+    base = mixed((keys.datagram_key + count * STEP) ^ load_word(at, short_bytes))
     apply_stream(rest, count - short_bytes, base, 0)
     if back:
         apply_word(at, digest(rest, count - short_bytes, keys.digest_key), short_bytes)
@@ -159,7 +153,7 @@ cdef l45_verdict change(l45_context *context, l45_packet *packet) noexcept nogil
     if packet.protocol == PROTOCOL_TCP:
         apply_to_segment(packet, count, keys.stream_key)
     elif keys.by_sequence:
-        apply_in_pieces(packet, 0, count, mix(keys.datagram_key + packet.sequence * STEP), 0)
+        apply_in_pieces(packet, 0, count, mixed(keys.datagram_key + packet.sequence * STEP), 0)
     else:
         begin_change(packet, 0, count)
         apply_to_datagram(keys, payload(packet), count, back)
@@ -170,11 +164,11 @@ cdef l45_verdict change(l45_context *context, l45_packet *packet) noexcept nogil
 
 cdef uint64_t expand(const l45_param key, uint64_t purpose) noexcept nogil:
     """64 bits of the whole key, different for each purpose."""
-    cdef uint64_t state = mix(purpose * STEP + key.byte_count)
+    cdef uint64_t state = mixed(purpose * STEP + key.byte_count)
     cdef size_t at
     for at in range(0, key.byte_count, 8):
-        state = mix(state ^ load_word(key.bytes + at, <uint32_t> min(<size_t> 8, key.byte_count - at))) + STEP
-    return mix(state)
+        state = mixed(state ^ load_word(key.bytes + at, <uint32_t> min(<size_t> 8, key.byte_count - at))) + STEP
+    return mixed(state)
 
 
 cdef int configure(void *instance, const l45_param *params, size_t count, char *error,

@@ -4,21 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from Cython.Compiler.Main import CompilationOptions, compile_single, default_options
 
-ROOT = Path(__file__).parents[2]
+from .generated_c import ALLOCATION, INTERPRETER, ROOT, functions_of
+
 ENGINE = sorted((ROOT / "fastpath").glob("*.pyx"))
 EXCEPTED = {"bridge.pyx"}  # modules in Python run in the interpreter
 # At start and end, when a flow opens or closes; and a replay keeps a held packet, as the kernel does live.
 MAY_ALLOCATE = re.compile(r"_(?:start|end|open|forget|keep|end_original)$")
-INTERPRETER = re.compile(
-    r"\b(?:Py_\w*(?:INCREF|DECREF|CLEAR)|__Pyx_\w*(?:INCREF|DECREF|CLEAR|GOTREF|GIVEREF|AddTraceback|Raise\w*"
-    r"|WriteUnraisable|ErrFetch\w*|ErrRestore\w*|WithGIL|PyGILState\w*|RefNanny\w*)|PyErr_\w+|PyGILState_\w+"
-    r"|PyEval_\w+|PyObject_\w+|Py(?:Long|Float|Bytes|Dict|List|Tuple|Unicode|Mem)_\w+)\b"
-)
-ALLOCATION = re.compile(r"\b(?:malloc|calloc|realloc|free|strdup)\s*\(")
-COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-FUNCTION = re.compile(r"^static [^;{}()]*?\b(__pyx_f_\w+)\([^;{}]*\) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 NOGIL = re.compile(
     r"^cdef (?:inline )?[^=\n]*?\b(\w+)\((?:[^()]|\([^()]*\))*\) noexcept nogil:$", re.MULTILINE
 )
@@ -27,14 +19,7 @@ TAKES_THE_LOCK = re.compile(r"^    with gil:", re.MULTILINE)
 
 def bodies_of(source: Path, scratch: Path) -> dict[str, str]:
     """Each nogil function's C body, by its name in the source."""
-    target = scratch / f"{source.stem}.c"
-    options = CompilationOptions(
-        default_options, output_file=str(target), language_level=3, include_path=[str(ROOT)],
-        compiler_directives={"boundscheck": False, "wraparound": False, "cdivision": True},
-    )  # fmt: skip
-    name = f"layer45.fastpath.{source.stem}"
-    assert compile_single(str(source), options, full_module_name=name).num_errors == 0
-    found = dict(FUNCTION.findall(COMMENT.sub("", target.read_text())))
+    found = functions_of(source, f"layer45.fastpath.{source.stem}", scratch)
     names = NOGIL.findall(source.read_text())
     return {name: body for name in names for c_name, body in found.items() if c_name.endswith(f"_{name}")}
 
