@@ -28,7 +28,7 @@ from layer45.problems import Place, Problems
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
 from layer45.selector import PROTOCOLS, as_policy_protocol
 
-__all__ = ["ChainPlan", "InstancePlan", "Plan", "QueuePlan", "exec_cgroup", "load", "load_code"]
+__all__ = ["ChainPlan", "InstancePlan", "Plan", "QueuePlan", "chain_plan", "exec_cgroup", "load", "load_code"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def load(directory: Path, previous: Plan | None = None) -> Plan:
     classes = _classes(running, settings, previous, place, problems)
     queues = _queues(running, settings, previous, place, problems)
     problems.raise_any()
-    chains = tuple(_chain(each, classes, queues) for each in running)
+    chains = tuple(chain_plan(each, classes[each.policy.name], queues[_kind(each)]) for each in running)
     return Plan(
         settings=settings,
         chains=chains,
@@ -175,21 +175,20 @@ def _kind(composed: Composed) -> QueueKind:
     return QueueKind(properties.copy_bytes, properties.gso, composed.policy.on_failure)
 
 
-def _chain(
-    composed: Composed, classes: Mapping[str, int], queues: Mapping[QueueKind, QueuePlan]
-) -> ChainPlan:
+def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan:
+    """A composed policy with the numbers it was given."""
     policy, properties = composed.policy, composed.properties
     settings = {"on_failure": policy.on_failure, "mtu": policy.mtu, "protocols": "+".join(composed.protocols)}
     return ChainPlan(
         policy=policy,
-        class_id=classes[policy.name],
+        class_id=class_id,
         instances=composed.instances,
         growth_front=properties.growth_front,
         growth_back=properties.growth_back,
         flow_state_bytes=properties.flow_state_bytes,
         reads=properties.reads,
         gso=properties.gso,
-        queue=queues[_kind(composed)],
+        queue=queue,
         text=canonical(composed.instances, settings),
         protocols=composed.protocols,
         replay_only=tuple(text for _, text in cautions(composed.links)),

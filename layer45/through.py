@@ -26,7 +26,7 @@ FORM = "MODULE KEY=VALUE …, such as: impair loss_percent=5 delay_ms=20"
 
 def read_network(texts: Sequence[str], settings: "Settings") -> "ChainPlan":
     """The chain that the texts, one an instance, describe. Raises ConfigError with every problem."""
-    from layer45.loader import ChainPlan
+    from layer45.loader import chain_plan
 
     problems = Problems()
     entries = tuple(entry for text in texts if (entry := _read_entry(text, problems)))
@@ -34,19 +34,7 @@ def read_network(texts: Sequence[str], settings: "Settings") -> "ChainPlan":
     (composed,) = compose({policy.name: policy}, find_modules(settings), problems)
     problems.raise_any()
     properties = composed.properties
-    return ChainPlan(
-        policy=policy,
-        class_id=1,
-        instances=composed.instances,
-        growth_front=properties.growth_front,
-        growth_back=properties.growth_back,
-        flow_state_bytes=properties.flow_state_bytes,
-        reads=properties.reads,
-        gso=properties.gso,
-        queue=QueuePlan(0, 1, properties.copy_bytes, properties.gso, policy.on_failure),
-        text="",
-        protocols=composed.protocols,
-    )
+    return chain_plan(composed, 1, QueuePlan(0, 1, properties.copy_bytes, properties.gso, policy.on_failure))
 
 
 def _read_entry(text: str, problems: Problems) -> ChainEntry | None:
