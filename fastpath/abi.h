@@ -82,7 +82,7 @@ typedef struct l45_context {
     uint32_t index;          /* engine's own: place in the chain */
 } l45_context;
 
-/* What the engine does for a module, inside egress, ingress, tick and flow_close; random in flow_open too. */
+/* What the engine does for a module, inside egress, ingress, tick and flow_close; random, take and give in flow_open too. */
 typedef struct l45_host {
     uint32_t abi_version;
     uint32_t struct_bytes;
@@ -100,6 +100,16 @@ typedef struct l45_host {
     void (*arm)(l45_context *, uint64_t when_ns);
     /* 64 random bits; the same in every replay with the same seed. Not for secrets. */
     uint64_t (*random)(l45_context *);
+    /* An empty egress datagram of a UDP flow, owned by the caller, with the headers of the flow's last egress packet,
+     * or, before there was one, headers made from its key. Only in chains with a module that declares emits = ["egress"].
+     * NULL as for clone. */
+    l45_packet *(*make)(l45_context *);
+    /* Memory of the worker's, at least so many bytes, 64-aligned, not zeroed; NULL when module_memory_mb is used up
+     * (counted). Whoever takes some gives it back, in flow_close at the latest. */
+    void *(*take)(l45_context *, size_t bytes);
+    void (*give)(l45_context *, void *memory); /* NULL is none */
+    /* A clock to measure with, in ns; in a replay it stands still within a call. */
+    uint64_t (*clock_ns)(l45_context *);
 } l45_host;
 
 /* A validated parameter, always present (the default stands in): numbers in the manifest's unit. */

@@ -76,6 +76,10 @@ cdef extern from "abi.h" nogil:
         void (*discard)(l45_context *, l45_packet *) noexcept nogil
         void (*arm)(l45_context *, uint64_t) noexcept nogil
         uint64_t (*random)(l45_context *) noexcept nogil
+        l45_packet *(*make)(l45_context *) noexcept nogil
+        void *(*take)(l45_context *, size_t) noexcept nogil
+        void (*give)(l45_context *, void *) noexcept nogil
+        uint64_t (*clock_ns)(l45_context *) noexcept nogil
 
     ctypedef struct l45_param:
         const char *name

@@ -27,7 +27,8 @@ cdef struct l45_chain:
     uint32_t class_id
     uint32_t count
     l45_instance *instances
-    uint32_t flow_bytes         # timers, then state
+    uint32_t flow_bytes         # timers, then state, then the template
+    uint32_t template_offset    # of what made packets look like; 0: no module makes any
     uint32_t counter_count
     uint64_t **counters         # [worker][counter]
     int64_t flows               # atomic: entries of all workers that point here

@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport strlen
 
 from layer45.fastpath.abi cimport L45_ABI_VERSION, L45_OPS_CAPSULE, l45_ops, l45_param
+from layer45.fastpath.template cimport l45_template
 from layer45.fastpath.timer cimport l45_timer
 
 cdef extern from *:
@@ -102,7 +103,8 @@ cdef class Chain:
         self.chain.instances = NULL
 
     def __init__(self, uint32_t class_id, str policy, specs, *, transports=("udp",), uint32_t workers=1,
-                 bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False):
+                 bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False,
+                 bint makes=False):
         self.policy = policy
         self.modules = tuple(spec.name for spec in specs)
         self.counter_names = tuple(spec.counters for spec in specs)
@@ -121,6 +123,9 @@ cdef class Chain:
         self.chain.counter_count = CHAIN_COUNTERS
         for spec in specs:
             self._add(spec)
+        if makes:
+            self.chain.template_offset = self.chain.flow_bytes
+            self.chain.flow_bytes += _aligned(sizeof(l45_template))
         self._make_counters(workers)
 
     cdef void _make_counters(self, uint32_t workers) except *:

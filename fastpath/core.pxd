@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport l45_host, l45_verdict
+from layer45.fastpath.arena cimport l45_arena
 from layer45.fastpath.chain cimport l45_class_table
 from layer45.fastpath.counters cimport ENGINE_COUNTERS
 from layer45.fastpath.flow cimport l45_entry, l45_flow_table
@@ -24,6 +25,7 @@ cdef struct l45_worker:
     l45_flow_table flows
     l45_wheel wheel
     l45_pool pool
+    l45_arena arena
     l45_sink sink
     uint64_t now_ns
     uint64_t random_state

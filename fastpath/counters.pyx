@@ -12,6 +12,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("clones", "copies that modules made"),
     ("clones_ended", "copies that ended: sent, dropped by the chain, discarded, or lost with their flow"),
     ("pool_empty", "copies and holds refused because max_held packets were out"),
+    ("memory_empty", "requests of modules for memory refused because module_memory_mb was out"),
     ("module_errors", "packets for which a module answered ERROR"),
     ("unset_verdicts", "packets for which a module gave no verdict (a fault in the module)"),
     ("not_owned", "packets resumed, discarded or held by a module that could not (a fault in the module)"),

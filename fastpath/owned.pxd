@@ -7,6 +7,7 @@ from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport COUNT_DROPPED, COUNT_PASSED, COUNT_REWRITTEN
 from layer45.fastpath.flow cimport l45_entry
 from layer45.fastpath.pool cimport l45_owned
+from layer45.fastpath.template cimport l45_template
 
 cdef enum timer_kind:
     TIMER_INSTANCE  # owner: the flow's entry
@@ -18,6 +19,11 @@ cdef void owned_go_on(l45_worker *worker, l45_owned *owned) noexcept nogil
 # Ends what modules left in a flow: for a held packet the policy's on_failure decides, a delayed copy is lost.
 cdef void owned_abandon(l45_worker *worker, l45_entry *entry) noexcept nogil
 cdef uint64_t random64(l45_worker *worker) noexcept nogil
+
+
+cdef inline l45_template *template_of(const l45_entry *entry) noexcept nogil:
+    """Of a flow whose chain makes packets."""
+    return <l45_template *> (entry.state + entry.chain.template_offset)
 
 
 cdef inline void count_verdict(l45_worker *worker, l45_verdict verdict) noexcept nogil:

@@ -6,16 +6,19 @@ from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_HOLD, L45_NEVER, L45_PARTIAL, L45_TRUNCATED,
     l45_context, l45_host, l45_packet, l45_verdict,
 )
+from layer45.fastpath.arena cimport arena_give, arena_take
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
-    COUNT_CLONES, COUNT_CLONES_ENDED, COUNT_HELD, COUNT_NOT_OWNED, COUNT_POOL_EMPTY, COUNT_UNSET_VERDICTS,
+    COUNT_CLONES, COUNT_CLONES_ENDED, COUNT_HELD, COUNT_MEMORY_EMPTY, COUNT_NOT_OWNED, COUNT_POOL_EMPTY,
+    COUNT_UNSET_VERDICTS,
 )
 from layer45.fastpath.flow cimport l45_entry
-from layer45.fastpath.packet cimport identify
+from layer45.fastpath.packet cimport PROTOCOL_UDP, allow_fragments, identify
 from layer45.fastpath.pool cimport (
     ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, ORIGIN_TAKEN, l45_carrier, l45_owned, pool_copy, pool_return,
 )
 from layer45.fastpath.splitmix cimport next_of
+from layer45.fastpath.template cimport template_apply
 from layer45.fastpath.timer cimport TICK_NS, l45_timer, wheel_arm, wheel_disarm
 
 
@@ -28,6 +31,10 @@ cdef void host_start(l45_host *host) noexcept nogil:
     host.discard = _host_discard
     host.arm = _host_arm
     host.random = _host_random
+    host.make = _host_make
+    host.take = _host_take
+    host.give = _host_give
+    host.clock_ns = _host_clock_ns
 
 
 cdef l45_owned *_take(l45_context *context, const l45_carrier *source, uint8_t origin) noexcept nogil:
@@ -127,6 +134,25 @@ cdef l45_packet *_host_clone(l45_context *context, const l45_packet *packet) noe
     return &owned.carrier.packet
 
 
+cdef l45_packet *_host_make(l45_context *context) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_entry *entry = <l45_entry *> context.entry
+    cdef l45_carrier carrier
+    cdef l45_owned *owned
+    if not entry.chain.template_offset or context.flow.protocol != PROTOCOL_UDP:
+        return NULL
+    template_apply(template_of(entry), context.flow, &carrier)
+    owned = _take(context, &carrier, ORIGIN_CLONE)
+    if owned == NULL:
+        return NULL
+    owned.carrier.packet.time_ns = worker.now_ns
+    worker.counters[COUNT_CLONES] += 1
+    worker.identification += 1
+    identify(&owned.carrier.packet, <uint16_t> worker.identification)
+    allow_fragments(&owned.carrier.packet, <uint16_t> worker.identification)
+    return &owned.carrier.packet
+
+
 cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept nogil:
     cdef l45_worker *worker = <l45_worker *> context.worker
     cdef l45_owned *owned
@@ -181,6 +207,21 @@ cdef void _host_arm(l45_context *context, uint64_t when_ns) noexcept nogil:
 
 cdef uint64_t _host_random(l45_context *context) noexcept nogil:
     return random64(<l45_worker *> context.worker)
+
+
+cdef void *_host_take(l45_context *context, size_t count) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef void *memory = arena_take(&worker.arena, count)
+    worker.counters[COUNT_MEMORY_EMPTY] += memory == NULL
+    return memory
+
+
+cdef void _host_give(l45_context *context, void *memory) noexcept nogil:
+    arena_give(&(<l45_worker *> context.worker).arena, memory)
+
+
+cdef uint64_t _host_clock_ns(l45_context *context) noexcept nogil:
+    return (<l45_worker *> context.worker).now_ns
 
 
 cdef uint64_t random64(l45_worker *worker) noexcept nogil:

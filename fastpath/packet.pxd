@@ -162,6 +162,40 @@ cdef inline int remove_front(l45_packet *packet, uint32_t count) noexcept nogil:
     return 0
 
 
+cdef inline int claim_back(l45_packet *packet, uint32_t count) noexcept nogil:
+    """As insert_back, of bytes that the caller has written behind the payload already, where room_back says there is
+    room."""
+    cdef size_t offset = payload_bytes(packet)
+    if not editable(packet) or count > room_back(packet):
+        return -1
+    begin_edit(packet)
+    if packet.flags & L45_SUMMED:
+        packet.payload_sum = sum_add(packet.payload_sum, sum_at(sum_bytes(packet.tail, count), offset))
+    packet.tail += count
+    return 0
+
+
+cdef inline uint32_t room_back(const l45_packet *packet) noexcept nogil:
+    """How many bytes fit behind the payload."""
+    cdef size_t room = min(packet.end - packet.tail, LARGEST_PACKET_BYTES - (packet.tail - packet.data))
+    return <uint32_t> room
+
+
+cdef inline bint sum_holds(const l45_packet *packet) noexcept nogil:
+    """Whether the payload is what the checksum claims of it; of a packet whose checksum claims nothing, yes."""
+    cdef uint16_t field
+    cdef uint32_t claimed = packet.payload_sum
+    if packet.flags & (L45_NO_SUM | L45_PARTIAL):
+        return True
+    if not packet.flags & L45_SUMMED:
+        memcpy(&field, packet.data + checksum_offset(packet), 2)
+        if packet.protocol == PROTOCOL_UDP and field == 0:
+            return True
+        claimed = sum_subtract(field ^ 0xFFFF, header_sum(packet))
+    claimed = sum_subtract(claimed, sum_bytes(payload(packet), payload_bytes(packet)))
+    return claimed == 0 or claimed == 0xFFFF
+
+
 cdef inline int begin_change(l45_packet *packet, uint32_t offset, uint32_t count) noexcept nogil:
     """Before writing over payload bytes in place: forgets them in the sum. 0, or -1: not inside the payload."""
     if not editable(packet) or offset > payload_bytes(packet) or count > payload_bytes(packet) - offset:

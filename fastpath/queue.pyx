@@ -19,7 +19,7 @@ from libc.errno cimport errno as c_errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_verdict
+from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_context, l45_verdict
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.inject cimport (
     inject, inject_too_big, injector_end, injector_flush, injector_pressed, injector_start, l45_injector,
@@ -174,6 +174,10 @@ cdef void _finish(void *self, l45_carrier *carrier, l45_verdict verdict) noexcep
         loop.worker.counters[COUNT_INJECT_ERRORS] += 1
 
 
+cdef uint64_t _clock_ns(l45_context *context) noexcept nogil:
+    return monotonic_ns()
+
+
 cdef void _too_big(void *self, l45_carrier *carrier, uint32_t fitting_bytes) noexcept nogil:
     cdef l45_loop *loop = <l45_loop *> self
     loop.worker.counters[COUNT_TOO_BIG_SIGNALLED] += 1
@@ -305,6 +309,7 @@ cdef class QueueLoop:
         worker.worker.sink.self = &self.loop
         worker.worker.sink.finish = _finish
         worker.worker.sink.too_big = _too_big
+        worker.worker.host.clock_ns = _clock_ns
 
     def _start_injector(self, uint32_t exempt_mark):
         self.loop.injector.fds[0] = _raw_socket(socket.AF_INET, exempt_mark)

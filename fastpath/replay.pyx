@@ -6,7 +6,7 @@ _conclude. Held packets and clones come back through _finish, at the worker's ti
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport (
@@ -38,6 +38,7 @@ cdef enum:
     COUNT_CUSTOMIZED
     COUNT_INJECTED
     COUNT_DROPPED
+    COUNT_SENT_BACK
     FIRST_UNTOUCHED
     COUNT_NOT_MATCHED = FIRST_UNTOUCHED
     COUNT_TRUNCATED
@@ -52,12 +53,13 @@ cdef enum:
     COUNT_TOO_MANY_HEADERS
     REPLAY_COUNTERS
 
-# In the enum's order. Reasons are the names behind the first four: why a record was written as it was read.
+# In the enum's order. Reasons are the names behind the first five: why a record was written as it was read.
 COUNTERS = {
     "read": "records of the input",
     "customized": "packets that went through the chain",
     "injected": "packets that modules added",
     "dropped": "packets of the input that the chain dropped",
+    "sent_back": "packets that modules made for the other direction; not written",
     "not_matched": "packets that the policy's match does not select",
     "truncated": "packets that were not captured whole",
     "not_ip": "frames of other protocols",
@@ -79,6 +81,17 @@ cdef struct l45_original:
     uint8_t *bytes
     uint32_t next_free
 
+# Copies made while a packet is processed: they are written behind it, as they leave behind it on a live host.
+cdef struct l45_behind:
+    uint8_t *bytes            # of each: a behind_head, its note, its packet
+    size_t used
+    size_t room
+
+cdef struct behind_head:
+    uint64_t time_ns
+    uint32_t note_bytes
+    uint32_t packet_bytes
+
 cdef struct l45_replay:
     l45_worker *worker
     l45_reader *reader
@@ -88,6 +101,7 @@ cdef struct l45_replay:
     l45_original *originals
     uint32_t free_original    # the worker holds at most as many packets as there are
     uint8_t *slot
+    l45_behind behind
     uint64_t counters[REPLAY_COUNTERS]
     uint32_t class_id
     uint8_t direction
@@ -191,6 +205,8 @@ cdef inline void _customize(
     replay.back = False
     _conclude(replay, record, carrier, worker_process(replay.worker, carrier))
     replay.record = NULL
+    if replay.behind.used:
+        _write_behind(replay)
     if replay.originals[place].bytes == NULL:
         _free_place(replay, place)
 
@@ -239,15 +255,60 @@ cdef void _finish(void *self, l45_carrier *carrier, l45_verdict verdict) noexcep
     """The worker's sink: a clone to send, or a held packet's verdict. It leaves at the worker's time."""
     cdef l45_replay *replay = <l45_replay *> self
     if carrier.packet.origin == ORIGIN_CLONE:
-        if not replay.discards:
-            replay.counters[COUNT_INJECTED] += 1
-            _write(replay, carrier, replay.worker.now_ns)
+        _send(replay, carrier)
         return
     if verdict == L45_DROP:
         replay.counters[COUNT_DROPPED] += 1
     elif verdict == L45_REWRITTEN and not replay.discards:
         _write(replay, carrier, replay.worker.now_ns)
     _end_original(replay, carrier.queue_id, verdict == L45_PASS and not replay.discards)
+
+
+cdef void _send(l45_replay *replay, const l45_carrier *carrier) noexcept nogil:
+    if replay.discards:
+        return
+    if carrier.packet.direction != replay.direction:
+        replay.counters[COUNT_SENT_BACK] += 1
+        return
+    replay.counters[COUNT_INJECTED] += 1
+    if replay.record == NULL:
+        _write(replay, carrier, replay.worker.now_ns)
+    else:
+        _put_behind(replay, carrier)
+
+
+cdef void _put_behind(l45_replay *replay, const l45_carrier *carrier) noexcept nogil:
+    cdef l45_behind *behind = &replay.behind
+    cdef behind_head head
+    cdef uint8_t *grown
+    cdef size_t wanted
+    head.time_ns = replay.worker.now_ns
+    head.note_bytes = carrier.note_bytes
+    head.packet_bytes = <uint32_t> (carrier.packet.tail - carrier.packet.data)
+    wanted = behind.used + sizeof(head) + head.note_bytes + head.packet_bytes
+    if wanted > behind.room:
+        grown = <uint8_t *> realloc(behind.bytes, 2 * wanted)
+        if grown == NULL:
+            replay.writer.error = ENOMEM
+            replay.discards = True
+            return
+        behind.bytes = grown
+        behind.room = 2 * wanted
+    memcpy(behind.bytes + behind.used, &head, sizeof(head))
+    memcpy(behind.bytes + behind.used + sizeof(head), carrier.note, head.note_bytes)
+    memcpy(behind.bytes + behind.used + sizeof(head) + head.note_bytes, carrier.packet.data, head.packet_bytes)
+    behind.used = wanted
+
+
+cdef void _write_behind(l45_replay *replay) noexcept nogil:
+    cdef uint8_t *at = replay.behind.bytes
+    cdef behind_head head
+    while at < replay.behind.bytes + replay.behind.used:
+        memcpy(&head, at, sizeof(head))
+        at += sizeof(head)
+        write_packet(replay.writer, head.time_ns, at, head.note_bytes, at + head.note_bytes, head.packet_bytes)
+        at += head.note_bytes + head.packet_bytes
+    replay.behind.used = 0
 
 
 cdef void _end_original(l45_replay *replay, uint32_t place, bint leaves) noexcept nogil:
@@ -367,4 +428,5 @@ cdef class Replay:
 
     def __dealloc__(self):
         free(self.replay.slot)
+        free(self.replay.behind.bytes)
         free(self.replay.originals)

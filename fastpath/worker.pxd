@@ -6,8 +6,8 @@ from layer45.fastpath.abi cimport l45_verdict
 from layer45.fastpath.core cimport l45_sink, l45_worker
 from layer45.fastpath.pool cimport l45_carrier
 
-cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, uint32_t max_held, uint64_t seed,
-                      uint64_t udp_idle_ns, uint64_t tcp_idle_ns) noexcept nogil
+cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, uint32_t max_held,
+                      size_t memory_bytes, uint64_t seed, uint64_t udp_idle_ns, uint64_t tcp_idle_ns) noexcept nogil
 cdef void worker_end(l45_worker *worker) noexcept nogil
 
 # Between batches: takes up the newest class table. Nothing of the old one is used afterwards but sticky flows' chains.

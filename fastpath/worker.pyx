@@ -11,6 +11,7 @@ from layer45.fastpath.abi cimport (
     L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_PASS, L45_REWRITTEN, L45_TRUNCATED,
     l45_context, l45_packet, l45_verdict,
 )
+from layer45.fastpath.arena cimport arena_end, arena_start
 from layer45.fastpath.chain cimport (
     CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain, l45_class_table,
 )
@@ -20,12 +21,15 @@ from layer45.fastpath.flow cimport (
     flow_idle, flow_oldest, flow_touch, flows_end, flows_start, l45_entry,
 )
 from layer45.fastpath.flow_life cimport enter, flow_close, flow_of, flow_tick
-from layer45.fastpath.owned cimport TIMER_OWNED, count_verdict, host_start, owned_go_on, random64
+from layer45.fastpath.owned cimport (
+    TIMER_OWNED, count_verdict, host_start, owned_go_on, random64, template_of,
+)
 from layer45.fastpath.packet cimport (
     PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, SMALLEST_IPV6_MTU,
     allow_fragments, load_be16, parse, parse_result, seal,
 )
 from layer45.fastpath.pool cimport ORIGIN_QUEUED, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of
+from layer45.fastpath.template cimport template_keep
 from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
 
 from layer45.fastpath.counters import NAMES
@@ -42,8 +46,8 @@ cdef enum:
     DONT_FRAGMENT = 0x40  # in byte 6 of an IPv4 header
 
 
-cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, uint32_t max_held, uint64_t seed,
-                      uint64_t udp_idle_ns, uint64_t tcp_idle_ns) noexcept nogil:
+cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, uint32_t max_held,
+                      size_t memory_bytes, uint64_t seed, uint64_t udp_idle_ns, uint64_t tcp_idle_ns) noexcept nogil:
     """0, or -1 when there is no memory."""
     memset(worker, 0, sizeof(l45_worker))
     host_start(&worker.host)
@@ -55,6 +59,8 @@ cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, ui
     wheel_start(&worker.wheel, 0)
     if flows_start(&worker.flows, max_flows, random64(worker), udp_idle_ns, tcp_idle_ns) != 0:
         return -1
+    if arena_start(&worker.arena, memory_bytes) != 0:
+        return -1
     return pool_start(&worker.pool, max_held)
 
 
@@ -62,6 +68,7 @@ cdef void worker_end(l45_worker *worker) noexcept nogil:
     """Frees everything; flows must be closed."""
     flows_end(&worker.flows)
     pool_end(&worker.pool)
+    arena_end(&worker.arena)
 
 
 cdef void worker_rest(l45_worker *worker) noexcept nogil:
@@ -138,6 +145,8 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
         worker.counters[COUNT_MODULE_ERRORS] += 1
         return _failed(worker, chain)
     _count_flow(worker, entry, packet)
+    if packet.direction == L45_EGRESS and entry.chain.template_offset:
+        template_keep(template_of(entry), carrier)
     return _outcome(worker, carrier, entry, _run(worker, carrier, entry, _first(entry.chain, packet.direction)))
 
 
@@ -268,17 +277,19 @@ cdef class Worker:
     """A worker's memory: flow table, timers, packet pool, counters. A QueueLoop or a Replay drives it.
 
     max_flows: flows kept before the oldest is evicted. max_held: packets that modules may hold or delay at once
-    (64 KiB of address space each, touched as used). seed: of its random numbers and hash; the same seed and input
+    (64 KiB of address space each, touched as used). memory_bytes: what modules may borrow at once, for example for
+    the symbols of open blocks; a power of two, or the next one is taken; touched as used too. seed: of its random numbers and hash; the same seed and input
     give the same output.
     """
 
-    def __cinit__(self, uint32_t index=0, *, uint32_t max_flows=65536, uint32_t max_held=1024, uint64_t seed=1,
-                  double udp_idle_s=180, double tcp_idle_s=7440):
+    def __cinit__(self, uint32_t index=0, *, uint32_t max_flows=65536, uint32_t max_held=1024, size_t memory_bytes=32 << 20,
+                  uint64_t seed=1, double udp_idle_s=180, double tcp_idle_s=7440):
         self.tables = []
         self.retired = []
-        if worker_start(&self.worker, index, max(1, max_flows), max_held, seed, <uint64_t> (udp_idle_s * 1e9),
-                        <uint64_t> (tcp_idle_s * 1e9)) != 0:
-            raise MemoryError(f"no memory for {max_flows} flows and {max_held} held packets")
+        if worker_start(&self.worker, index, max(1, max_flows), max_held, memory_bytes, seed,
+                        <uint64_t> (udp_idle_s * 1e9), <uint64_t> (tcp_idle_s * 1e9)) != 0:
+            raise MemoryError(
+                f"no memory for {max_flows} flows, {max_held} held packets and {memory_bytes} bytes for modules")
 
     def __dealloc__(self):
         worker_end(&self.worker)
@@ -312,9 +323,10 @@ cdef class Worker:
 
     @property
     def live(self) -> dict[str, int]:
-        """Live objects: flows, packets out of the pool, armed timers."""
+        """Live objects: flows, packets out of the pool, armed timers, pieces of memory that modules have."""
         return {
             "flows": self.worker.flows.live, "owned": self.worker.pool.live, "timers": self.worker.wheel.armed,
+            "memory": self.worker.arena.live,
         }
 
     def close_flows(self) -> None:

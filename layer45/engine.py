@@ -48,6 +48,7 @@ def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain
             fail_closed=plan.policy.on_failure == "closed",
             signal_mtu=plan.policy.mtu == "signal",
             sticky=False,
+            makes=any("egress" in each.module.manifest.emits for each in plan.instances),
         )
     except ValueError as error:
         raise Layer45Error(str(error)) from error
@@ -121,12 +122,13 @@ def _worker(settings: Settings, number: int, index: int) -> Worker:
             index,
             max_flows=settings.max_flows,
             max_held=settings.max_held,
+            memory_bytes=settings.module_memory_mb << 20,
             seed=(settings.seed or int.from_bytes(os.urandom(7))) + number,
             udp_idle_s=settings.udp_idle_s,
             tcp_idle_s=settings.tcp_idle_s,
         )
     except MemoryError as error:
-        raise Layer45Error(f"queue {number}: {error}; lower max_flows or max_held") from error
+        raise Layer45Error(f"queue {number}: {error}; lower max_flows, max_held or module_memory_mb") from error
 
 
 def _bind(worker: Worker, plan: QueuePlan, number: int, length: int, marks: MarkLayout) -> QueueLoop:

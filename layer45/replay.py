@@ -49,6 +49,7 @@ Progress = Callable[[int, float | None], None]
 @dataclass(frozen=True)
 class Summary:
     """What a replay did. read + injected = written + dropped, always.
+    sent_back: packets that modules made for the other direction, which this capture is not.
 
     untouched: records copied as they were, by reason. customized: packets that went through the chain.
     engine: the engine's counters. instances: each module's counters, in the chain's order. live: objects left
@@ -66,6 +67,7 @@ class Summary:
     customized: int
     injected: int
     dropped: int
+    sent_back: int
     untouched: dict[str, int]
     engine: dict[str, int]
     instances: list[dict[str, Any]]
@@ -233,7 +235,7 @@ class _Run:
             instances=self.chain.counters()["instances"],
             live=self.worker.live,
             error=error and f"{source}: damaged: {error}; the packets before are in {target}",
-            **{name: self.counters[name] for name in ("read", "customized", "injected", "dropped")},
+            **{name: self.counters[name] for name in ("read", "customized", "injected", "dropped", "sent_back")},
         )
 
 
@@ -241,6 +243,7 @@ def _worker(settings: "Settings", seed: int) -> Worker:
     return Worker(
         max_flows=settings.max_flows,
         max_held=settings.max_held,
+        memory_bytes=settings.module_memory_mb << 20,
         seed=seed,
         udp_idle_s=settings.udp_idle_s,
         tcp_idle_s=settings.tcp_idle_s,

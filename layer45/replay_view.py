@@ -7,7 +7,7 @@ from typing import Any
 
 from layer45.output import print_json, print_table
 
-KEYS = ("read", "customized", "injected", "dropped", "written")
+KEYS = ("read", "customized", "injected", "dropped", "sent_back", "written")
 
 
 def progress_line() -> Callable[[int, float | None], None] | None:

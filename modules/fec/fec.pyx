@@ -1,0 +1,128 @@
+"""fec: forward error correction, RFC 6865. Wire format, parameters and limits: README.md.
+
+sender.pyx has the way out, receiver.pyx the way in, block.pyx what comes of symbols; state.pxd what they share.
+"""
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memset
+
+from layer45.fastpath.abi cimport (
+    L45_ABI_VERSION, L45_NEVER, L45_OPS_CAPSULE, l45_context, l45_ops, l45_packet, l45_param, l45_verdict,
+)
+from layer45.fastpath.params cimport choice_is, param_named
+from layer45.fastpath.reed_solomon cimport RS_MOST_SOURCES, RS_MOST_SYMBOLS, rs_code_end, rs_code_open
+from layer45.modules.fec.receiver cimport receive, receive_due, receive_end
+from layer45.modules.fec.sender cimport send, send_due, send_end
+from layer45.modules.fec.state cimport *
+
+
+cdef l45_verdict egress(l45_context *context, l45_packet *packet) noexcept nogil:
+    return send(context, packet)
+
+
+cdef l45_verdict ingress(l45_context *context, l45_packet *packet) noexcept nogil:
+    return receive(context, packet)
+
+
+cdef int flow_open(l45_context *context) noexcept nogil:
+    cdef fec_instance *fec = <fec_instance *> context.instance
+    cdef fec_state *state = <fec_state *> context.state
+    state.timer_ns = L45_NEVER
+    state.out.interleave = state.out.next_interleave = fec.interleave
+    state.out.repairs = fec.m
+    return 0
+
+
+cdef void flow_close(l45_context *context) noexcept nogil:
+    send_end(context)
+    receive_end(context)
+
+
+cdef void tick(l45_context *context) noexcept nogil:
+    cdef uint64_t next_ns
+    (<fec_state *> context.state).timer_ns = L45_NEVER
+    next_ns = min(send_due(context), receive_due(context))
+    if next_ns != L45_NEVER:
+        wake_at(context, next_ns)
+
+
+# --- cold -------------------------------------------------------------------------------------------------------------
+
+cdef int configure(void *instance, const l45_param *params, size_t count, char *error,
+                   size_t error_bytes) noexcept nogil:
+    cdef fec_instance *fec = <fec_instance *> instance
+    fec.k = <uint32_t> param_named(params, count, b"source_symbols").integer
+    fec.m = <uint32_t> param_named(params, count, b"repair_symbols").integer
+    fec.interleave = <uint32_t> param_named(params, count, b"interleave").integer
+    fec.deadline_ns = <uint64_t> (param_named(params, count, b"deadline_ms").number * 1e6)
+    fec.give_up_ns = <uint64_t> (param_named(params, count, b"give_up_ms").number * 1e6)
+    fec.drop_unmarked = choice_is(param_named(params, count, b"unmarked"), b"drop")
+    if fec.k + fec.m > RS_MOST_SYMBOLS:
+        snprintf(error, error_bytes, "source_symbols and repair_symbols: expected at most %d together, got %u",
+                 <int> RS_MOST_SYMBOLS, fec.k + fec.m)
+        return -1
+    if read_short_blocks(fec, param_named(params, count, b"short_blocks"), error, error_bytes) < 0:
+        return -1
+    fec.code = rs_code_open(fec.k, fec.m)
+    return 0 if fec.code != NULL else -1
+
+
+cdef void release(void *instance) noexcept nogil:
+    rs_code_end((<fec_instance *> instance).code)
+
+
+cdef int read_short_blocks(fec_instance *fec, l45_param text, char *error, size_t error_bytes) noexcept nogil:
+    """"2:1 5:2" to short_repairs. 0, or -1 with error: sizes must ascend, and stay below k."""
+    cdef uint32_t filled = 0, size = 0, repairs = 0
+    cdef size_t at = 0
+    memset(fec.short_repairs, NO_RULE, sizeof(fec.short_repairs))
+    while at < text.byte_count:
+        if not read_pair(text, &at, &size, &repairs) or not filled < size <= RS_MOST_SOURCES or repairs >= NO_RULE:
+            snprintf(error, error_bytes, "short_blocks: expected ascending sizes and repairs, such as \"2:1 5:2\"")
+            return -1
+        while filled < size:
+            filled += 1
+            fec.short_repairs[filled] = <uint8_t> repairs
+    return 0
+
+
+cdef bint read_pair(l45_param text, size_t *at, uint32_t *size, uint32_t *repairs) noexcept nogil:
+    """SIZE:REPAIRS and the space behind."""
+    if not read_number(text, at, size) or at[0] == text.byte_count or text.bytes[at[0]] != b':':
+        return False
+    at[0] += 1
+    if not read_number(text, at, repairs):
+        return False
+    if at[0] < text.byte_count:
+        if text.bytes[at[0]] != b' ':
+            return False
+        at[0] += 1
+    return True
+
+
+cdef bint read_number(l45_param text, size_t *at, uint32_t *number) noexcept nogil:
+    cdef size_t begun = at[0]
+    number[0] = 0
+    while at[0] < text.byte_count and b'0' <= text.bytes[at[0]] <= b'9' and at[0] - begun < 4:
+        number[0] = number[0] * 10 + text.bytes[at[0]] - b'0'
+        at[0] += 1
+    return at[0] > begun
+
+
+cdef l45_ops OPS
+memset(&OPS, 0, sizeof(OPS))
+OPS.abi_version = L45_ABI_VERSION
+OPS.struct_bytes = sizeof(OPS)
+OPS.instance_bytes = sizeof(fec_instance)
+OPS.flow_state_bytes = sizeof(fec_state)
+OPS.configure = configure
+OPS.release = release
+OPS.flow_open = flow_open
+OPS.flow_close = flow_close
+OPS.egress = egress
+OPS.ingress = ingress
+OPS.tick = tick
+ops = PyCapsule_New(&OPS, L45_OPS_CAPSULE, NULL)
+print(sizeof(fec_state))

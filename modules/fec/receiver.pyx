@@ -1,0 +1,230 @@
+"""A datagram's way in: is its id one of ours? -> admit -> a source goes on, a repair waits or becomes a lost one.
+
+An id has no magic number: other traffic may end in bytes that look like one. So a numbering is believed in two cases
+only: a flow begins as our senders begin (the first blocks, of the size that we use too), or two datagrams in a row
+fit together. Until then the first of them is held (`doubt`), for a few milliseconds at the most; where a sender of ours
+is at work its repairs, if not its next datagram, come within its deadline. The same goes for ids that are far from the
+numbering in use: a peer that began anew, a replay, or a forgery.
+"""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from layer45.fastpath.abi cimport (
+    L45_DROP, L45_ERROR, L45_HOLD, L45_NEVER, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
+)
+from layer45.fastpath.packet cimport editable, payload_bytes, remove_back, sum_holds
+from layer45.modules.fec.block cimport block_end, block_repair, block_source, blocks_due
+from layer45.modules.fec.state cimport *
+from layer45.modules.fec.window cimport MOST_AHEAD, begin_at, clear, is_near, see, seen, slot_of
+from layer45.modules.fec.wire cimport ID_BYTES, SBN_MASK, fec_id, id_read, id_valid, is_source, sbn_ahead
+
+cdef enum:
+    FIRST_BLOCKS = 16           # a flow that begins with one of these is believed
+    CLOSE_BLOCKS = 16           # datagrams in a row are not farther apart: the most that are interleaved
+    DOUBT_NS = 30000000         # how long a datagram is held for the next one
+    MOST_DOUBTS = 8             # so many in a row came to nothing: hold no more
+
+
+cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogil:
+    cdef fec_state *state = <fec_state *> context.state
+    cdef fec_id id
+    if not editable(packet):
+        count(context, NO_ROOM, 1)
+        return L45_ERROR
+    if payload_bytes(packet) < ID_BYTES:
+        return unmarked(context)
+    id = id_read(packet.tail - ID_BYTES)
+    if not id_valid(id):
+        return unmarked(context)
+    if state.heard == A_NUMBERING and is_near(state.window, id.sbn):
+        state.doubts = 0
+        return admit(context, packet, id, False)
+    if state.heard == NOTHING and is_first(<fec_instance *> context.instance, id):
+        return believe(context, packet, id, 0, False)
+    return doubt(context, packet, id)
+
+
+cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
+    count(context, UNMARKED, 1)
+    return L45_DROP if (<fec_instance *> context.instance).drop_unmarked else L45_PASS
+
+
+# --- numberings -------------------------------------------------------------------------------------------------------
+
+cdef inline bint is_first(const fec_instance *fec, fec_id id) noexcept nogil:
+    return id.sbn < FIRST_BLOCKS and id.k == fec.k and is_source(id)
+
+
+cdef bint follows(fec_id first, fec_id second) noexcept nogil:
+    """Whether two datagrams in a row have ids as one sender gives them, in whatever order they came."""
+    cdef int32_t apart = sbn_ahead(second.sbn, first.sbn)
+    if apart == 0:
+        return first.esi != second.esi and (first.k == second.k or not is_source(first) or not is_source(second))
+    return -CLOSE_BLOCKS <= apart <= CLOSE_BLOCKS and first.k == second.k and is_source(first) and is_source(second)
+
+
+cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, uint32_t first_sbn,
+                         bint owned) noexcept nogil:
+    """Takes up the numbering of a datagram that begins at first_sbn, or shortly behind it."""
+    cdef fec_state *state = <fec_state *> context.state
+    if state.heard == A_NUMBERING:
+        count(context, RESTARTS, 1)
+        end_blocks(context)
+    elif state.window == NULL:
+        state.window = <fec_window *> context.host.take(context, sizeof(fec_window))
+        if state.window == NULL:
+            return bare(context, packet, id)
+    state.heard = A_NUMBERING
+    state.doubts = 0
+    begin_at(state.window, first_sbn)
+    return admit(context, packet, id, owned)
+
+
+cdef l45_verdict bare(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
+    """What is left to do without any memory."""
+    count(context, NO_MEMORY, 1)
+    if not is_source(id):
+        count(context, REPAIRS_ARRIVED, 1)
+        return L45_DROP
+    remove_back(packet, ID_BYTES)
+    count(context, ARRIVED, 1)
+    return L45_REWRITTEN
+
+
+cdef void reach(l45_context *context, uint32_t sbn) noexcept nogil:
+    """Moves the window on to a block; what it leaves behind is over."""
+    cdef fec_window *window = (<fec_state *> context.state).window
+    while sbn_ahead(sbn, window.newest) > 0:
+        window.newest = (window.newest + 1) & SBN_MASK
+        leave(context, slot_of(window.newest))
+        clear(window, window.newest)
+
+
+cdef void leave(l45_context *context, uint32_t slot) noexcept nogil:
+    cdef fec_window *window = (<fec_state *> context.state).window
+    if window.blocks[slot] != NULL:
+        count(context, BLOCKS_DROPPED, 1)
+        block_end(context, window.blocks[slot])
+    elif not window.over[slot]:
+        count(context, UNRECOVERED, window.usual_size)  # nothing of it came
+
+
+cdef void end_blocks(l45_context *context) noexcept nogil:
+    cdef fec_window *window = (<fec_state *> context.state).window
+    cdef uint32_t slot
+    for slot in range(<uint32_t> WINDOW):
+        if window.blocks[slot] != NULL:
+            block_end(context, window.blocks[slot])
+
+
+# --- doubt ------------------------------------------------------------------------------------------------------------
+
+cdef l45_verdict doubt(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
+    """A datagram that may be the beginning of a numbering, or the proof of the one before it."""
+    cdef fec_state *state = <fec_state *> context.state
+    cdef fec_id before = state.doubtful_id
+    cdef l45_packet *held = state.doubtful
+    if id_valid(before) and follows(before, id):
+        state.doubtful = NULL
+        state.doubtful_id.k = 0
+        return believe_both(context, held, before, packet, id)
+    dismiss(context)
+    state.doubtful_id = id
+    if state.doubts < MOST_DOUBTS:
+        state.doubtful = context.host.hold(context, packet)
+    if state.doubtful == NULL:
+        return stale(context) if state.heard == A_NUMBERING else unmarked(context)
+    state.doubtful_until_ns = context.now_ns + DOUBT_NS
+    wake_at(context, state.doubtful_until_ns)
+    return L45_HOLD
+
+
+cdef l45_verdict believe_both(l45_context *context, l45_packet *held, fec_id first, l45_packet *packet,
+                              fec_id second) noexcept nogil:
+    cdef fec_id early = first if sbn_ahead(second.sbn, first.sbn) >= 0 else second
+    if held == NULL:
+        return believe(context, packet, second, early.sbn, False)
+    release(context, held, believe(context, held, first, early.sbn, True))
+    if (<fec_state *> context.state).heard == NOTHING:
+        return bare(context, packet, second)
+    return admit(context, packet, second, False)
+
+
+cdef void release(l45_context *context, l45_packet *held, l45_verdict verdict) noexcept nogil:
+    """Does with a packet of ours what the verdict says."""
+    if verdict == L45_PASS or verdict == L45_REWRITTEN:
+        context.host.resume(context, held, 0)
+    elif verdict != L45_HOLD:
+        context.host.discard(context, held)
+
+
+cdef l45_verdict stale(l45_context *context) noexcept nogil:
+    count(context, STALE, 1)
+    return L45_DROP
+
+
+cdef void dismiss(l45_context *context) noexcept nogil:
+    """Nothing came that fits to the one that is held. A lone first datagram of a peer that began anew is believed."""
+    cdef fec_state *state = <fec_state *> context.state
+    cdef l45_packet *held = state.doubtful
+    if held == NULL:
+        return
+    state.doubtful = NULL
+    state.doubts += 1
+    if state.heard == NOTHING:
+        release(context, held, unmarked(context))
+    elif is_first(<fec_instance *> context.instance, state.doubtful_id):
+        release(context, held, believe(context, held, state.doubtful_id, 0, True))
+    else:
+        release(context, held, stale(context))
+
+
+# --- symbols ----------------------------------------------------------------------------------------------------------
+
+cdef l45_verdict admit(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
+    cdef bint sound = sum_holds(packet)
+    reach(context, id.sbn)
+    count(context, CORRUPT, not sound)
+    if is_source(id):
+        return admit_source(context, packet, id, sound)
+    count(context, REPAIRS_ARRIVED, 1)
+    if not sound or (<fec_state *> context.state).window.over[slot_of(id.sbn)]:
+        return L45_DROP
+    return block_repair(context, packet, id, owned)
+
+
+cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id id, bint sound) noexcept nogil:
+    """One with a wrong checksum is not seen: the kernel will drop it, and it may still be recovered."""
+    cdef fec_window *window = (<fec_state *> context.state).window
+    if sound:
+        if seen(window, id.sbn, id.esi):
+            count(context, DUPLICATE, 1)
+            return L45_DROP
+        see(window, id.sbn, id.esi)
+        count(context, ARRIVED, 1)
+        if window.over[slot_of(id.sbn)]:
+            count(context, LATE, 1)
+        else:
+            block_source(context, packet, id)
+    remove_back(packet, ID_BYTES)
+    return L45_REWRITTEN
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+cdef uint64_t receive_due(l45_context *context) noexcept nogil:
+    cdef fec_state *state = <fec_state *> context.state
+    if state.doubtful != NULL and state.doubtful_until_ns <= context.now_ns:
+        dismiss(context)
+        state.doubtful_id.k = 0
+    return min(blocks_due(context), state.doubtful_until_ns if state.doubtful != NULL else <uint64_t> L45_NEVER)
+
+
+cdef void receive_end(l45_context *context) noexcept nogil:
+    cdef fec_state *state = <fec_state *> context.state
+    dismiss(context)
+    if state.window != NULL:
+        end_blocks(context)
+        context.host.give(context, state.window)
+        state.window = NULL

@@ -1,0 +1,193 @@
+"""A datagram's way out: begin (a group of blocks) -> symbol_of -> number -> keep -> close (a full block) -> repair.
+
+A group is `interleave` blocks that are open at the same time. Datagrams are dealt out to them in turn, and one deadline,
+that of the group's first datagram, holds for all.
+"""
+
+from libc.math cimport ceil, sqrt
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from layer45.fastpath.abi cimport L45_ERROR, L45_NEVER, L45_REWRITTEN, l45_context, l45_packet, l45_verdict
+from layer45.fastpath.packet cimport claim_back, insert_back, payload, payload_bytes, room_back, store_be16
+from layer45.fastpath.reed_solomon cimport (
+    RS_MOST_REPAIRS, RS_MOST_SYMBOLS, rs_encode, rs_encode_short, rs_room_bytes,
+)
+from layer45.modules.fec.state cimport *
+from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, SBN_COUNT, id_write
+
+
+cdef inline size_t block_bytes(const fec_instance *fec) noexcept nogil:
+    return (sizeof(out_block) + fec.k * (sizeof(uint8_t *) + sizeof(uint32_t)) + 7) & ~<size_t> 7
+
+
+cdef inline out_block *block_at(const fec_instance *fec, const fec_out *out, uint32_t place) noexcept nogil:
+    return <out_block *> (out.blocks + place * block_bytes(fec))
+
+
+cdef inline uint32_t *lengths_of(const fec_instance *fec, out_block *block) noexcept nogil:
+    return <uint32_t *> (block.symbols + fec.k)
+
+
+cdef l45_verdict send(l45_context *context, l45_packet *packet) noexcept nogil:
+    cdef fec_instance *fec = <fec_instance *> context.instance
+    cdef fec_out *out = &(<fec_state *> context.state).out
+    cdef uint32_t bytes = payload_bytes(packet)
+    cdef uint32_t place, esi
+    cdef uint8_t *symbol
+    if out.dealt == 0:
+        begin(context, out)
+    place = out.dealt % out.interleave
+    esi = out.dealt // out.interleave
+    symbol = symbol_of(context, out, packet)
+    if number(packet, out.base + place, esi, fec.k) < 0:
+        context.host.give(context, symbol)
+        count(context, NO_ROOM, 1)
+        return L45_ERROR
+    count(context, SOURCES, 1)
+    count(context, SOURCE_BYTES, bytes)
+    count(context, ADDED_BYTES, ID_BYTES)
+    out.dealt += 1
+    keep(fec, out, place, symbol, HEAD_BYTES + bytes)
+    if esi + 1 == fec.k:
+        close(context, out, place, fec.k)
+    if out.dealt == fec.k * out.interleave:
+        next_group(context, out)
+    return L45_REWRITTEN
+
+
+cdef void begin(l45_context *context, fec_out *out) noexcept nogil:
+    cdef fec_instance *fec = <fec_instance *> context.instance
+    cdef size_t bytes = out.interleave * block_bytes(fec)
+    out.blocks = <uint8_t *> context.host.take(context, bytes)
+    if out.blocks != NULL:
+        memset(out.blocks, 0, bytes)
+    out.deadline_ns = context.now_ns + fec.deadline_ns
+    wake_at(context, out.deadline_ns)
+
+
+cdef inline int number(l45_packet *packet, uint32_t sbn, uint32_t esi, uint32_t k) noexcept nogil:
+    cdef uint8_t id[ID_BYTES]
+    id_write(id, sbn, esi, k)
+    return insert_back(packet, id, ID_BYTES)
+
+
+cdef uint8_t *symbol_of(l45_context *context, const fec_out *out, const l45_packet *packet) noexcept nogil:
+    """The datagram's source symbol, RFC 6363 section 5.3's ADU information. NULL: no memory, or no packet could carry
+    a repair symbol of that length."""
+    cdef uint32_t bytes = HEAD_BYTES + payload_bytes(packet)
+    cdef uint32_t room = rs_room_bytes(bytes)
+    cdef uint8_t *symbol = NULL
+    if out.blocks != NULL and HEAD_BYTES + ID_BYTES <= room_back(packet):
+        symbol = <uint8_t *> context.host.take(context, room)
+    if symbol != NULL:
+        symbol[0] = 0
+        store_be16(symbol + 1, bytes - HEAD_BYTES)
+        memcpy(symbol + HEAD_BYTES, payload(packet), bytes - HEAD_BYTES)
+        memset(symbol + bytes, 0, room - bytes)
+    return symbol
+
+
+cdef void keep(const fec_instance *fec, fec_out *out, uint32_t place, uint8_t *symbol, uint32_t bytes) noexcept nogil:
+    """Puts a symbol, or that there is none, into its block."""
+    cdef out_block *block
+    if out.blocks == NULL:
+        return
+    block = block_at(fec, out, place)
+    block.spoilt |= symbol == NULL
+    if symbol != NULL:
+        block.symbols[block.count] = symbol
+        lengths_of(fec, block)[block.count] = bytes
+        block.bytes = max(block.bytes, bytes)
+        block.count += 1
+
+
+cdef uint64_t send_due(l45_context *context) noexcept nogil:
+    cdef fec_out *out = &(<fec_state *> context.state).out
+    if out.dealt == 0:
+        return L45_NEVER
+    if out.deadline_ns > context.now_ns:
+        return out.deadline_ns
+    send_end(context)
+    return L45_NEVER
+
+
+cdef void send_end(l45_context *context) noexcept nogil:
+    cdef fec_instance *fec = <fec_instance *> context.instance
+    cdef fec_out *out = &(<fec_state *> context.state).out
+    cdef uint32_t place, size
+    if out.dealt == 0:
+        return
+    for place in range(out.interleave):
+        size = (out.dealt + out.interleave - 1 - place) // out.interleave
+        if 0 < size < fec.k:
+            close(context, out, place, size)
+    next_group(context, out)
+
+
+cdef void next_group(l45_context *context, fec_out *out) noexcept nogil:
+    """It begins behind the numbers that were used; none lies across the numbers' end."""
+    context.host.give(context, out.blocks)
+    out.blocks = NULL
+    out.base += min(out.dealt, out.interleave)
+    out.interleave = out.next_interleave
+    if out.base + out.interleave > SBN_COUNT:
+        out.base = 0
+    out.dealt = 0
+
+
+# --- a block's end ----------------------------------------------------------------------------------------------------
+
+cdef uint32_t repairs_for(const fec_instance *fec, uint32_t full, uint32_t count) noexcept nogil:
+    """How many repairs a block of so many datagrams gets, of which a full one gets `full`."""
+    cdef uint32_t most = min(<uint32_t> RS_MOST_REPAIRS, RS_MOST_SYMBOLS - count)
+    if count == fec.k:
+        return full
+    if fec.short_repairs[count] != NO_RULE:
+        return min(<uint32_t> fec.short_repairs[count], count, most)
+    return min(<uint32_t> ceil(full * sqrt(<double> count / fec.k)), count, most)
+
+
+cdef void close(l45_context *context, fec_out *out, uint32_t place, uint32_t size) noexcept nogil:
+    """Sends the repairs of a block of so many datagrams, and gives its symbols back."""
+    cdef fec_instance *fec = <fec_instance *> context.instance
+    cdef out_block *block = block_at(fec, out, place)
+    cdef uint32_t at
+    count(context, BLOCKS_FULL if size == fec.k else BLOCKS_SHORT, 1)
+    if out.blocks == NULL or block.spoilt:
+        count(context, UNPROTECTED, size)
+    else:
+        repair(context, block, out.base + place, repairs_for(fec, out.repairs, size))
+    if out.blocks != NULL:
+        for at in range(block.count):
+            context.host.give(context, block.symbols[at])
+
+
+cdef void repair(l45_context *context, out_block *block, uint32_t sbn, uint32_t wanted) noexcept nogil:
+    """Symbols are made where the packets have their payload, for they are as long as the copies would be."""
+    cdef l45_packet *packets[RS_MOST_REPAIRS]
+    cdef uint8_t *symbols[RS_MOST_REPAIRS]
+    cdef uint32_t made = 0, at
+    while made < wanted:
+        packets[made] = context.host.make(context)
+        if packets[made] == NULL:
+            break
+        symbols[made] = payload(packets[made])
+        made += 1
+    count(context, NOT_SENT, wanted - made)
+    if made:
+        encode(<fec_instance *> context.instance, block, symbols, made)
+    for at in range(made):
+        id_write(symbols[at] + block.bytes, sbn, block.count + at, block.count)
+        claim_back(packets[at], block.bytes + ID_BYTES)
+        context.host.resume(context, packets[at], 0)
+    count(context, REPAIRS, made)
+    count(context, ADDED_BYTES, made * <uint64_t> (block.bytes + ID_BYTES))
+
+
+cdef void encode(const fec_instance *fec, out_block *block, uint8_t **symbols, uint32_t wanted) noexcept nogil:
+    cdef uint32_t *lengths = lengths_of(fec, block)
+    if block.count == fec.k:
+        rs_encode(fec.code, block.symbols, lengths, symbols, wanted, block.bytes)
+    else:
+        rs_encode_short(block.count, block.symbols, lengths, symbols, wanted, block.bytes)

@@ -1,0 +1,45 @@
+"""What stands on the wire: README.md, "Wire"."""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t
+
+from layer45.fastpath.packet cimport load_be16, load_be32, store_be16, store_be32
+from layer45.fastpath.reed_solomon cimport RS_MOST_REPAIRS, RS_MOST_SOURCES, RS_MOST_SYMBOLS
+
+cdef enum:
+    ID_BYTES = 6
+    HEAD_BYTES = 3          # of a source symbol, in front of the payload: flow id, length
+    SBN_COUNT = 1 << 24
+    SBN_MASK = SBN_COUNT - 1
+
+cdef struct fec_id:
+    uint32_t sbn
+    uint32_t esi
+    uint32_t k
+
+
+cdef inline void id_write(uint8_t *at, uint32_t sbn, uint32_t esi, uint32_t k) noexcept nogil:
+    store_be32(at, sbn << 8 | esi)
+    store_be16(at + 4, k)
+
+
+cdef inline fec_id id_read(const uint8_t *at) noexcept nogil:
+    cdef fec_id id
+    cdef uint32_t word = load_be32(at)
+    id.sbn = word >> 8
+    id.esi = word & 0xFF
+    id.k = load_be16(at + 4)
+    return id
+
+
+cdef inline bint id_valid(fec_id id) noexcept nogil:
+    """Whether a sender could have written it."""
+    return 1 <= id.k <= RS_MOST_SOURCES and id.esi < min(id.k + RS_MOST_REPAIRS, <uint32_t> RS_MOST_SYMBOLS)
+
+
+cdef inline bint is_source(fec_id id) noexcept nogil:
+    return id.esi < id.k
+
+
+cdef inline int32_t sbn_ahead(uint32_t sbn, uint32_t of) noexcept nogil:
+    """How many blocks one number lies ahead of another; negative: behind. The numbers wrap."""
+    return <int32_t> ((sbn - of) << 8) >> 8
