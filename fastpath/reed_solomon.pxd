@@ -8,8 +8,11 @@ A row does not depend on m: a code opened for the most repair symbols gives fewe
 was added up for k says nothing of a block that is closed early; rs_encode_short makes its repair symbols from the
 source symbols themselves, and needs no code.
 
-Buffers are the caller's. Each has rs_room_bytes(bytes) bytes; a symbol that is read is zero from its end to there.
-Outputs may not overlap inputs. The hot functions keep their scratch (28 kB at most) on the stack, and allocate nothing.
+Buffers are the caller's. A symbol that is read may be shorter than the block's symbols, which have `bytes` bytes: it
+has its own length, at most that (not checked here), in a buffer of rs_room_bytes(length) that is zero from its end to
+there, and counts as zero from there on. Of a symbol of no bytes nothing is read: it may be NULL. Outputs have
+rs_room_bytes(bytes) and may not overlap inputs; what is made is as long as the block's symbols.
+The hot functions keep their scratch (28 kB at most) on the stack, and allocate nothing.
 Threads: a code is read-only once it is open; all functions may run in any number of threads.
 """
 
@@ -43,9 +46,9 @@ cdef inline bint rs_valid(uint32_t k, uint32_t m) noexcept nogil:
 cdef const rs_code *rs_code_open(uint32_t k, uint32_t m) noexcept nogil
 cdef void rs_code_end(const rs_code *code) noexcept nogil
 
-# The first `count` (at most m) repair symbols of a whole block.
-cdef void rs_encode(const rs_code *code, uint8_t **sources, uint8_t **repairs, uint32_t count,
-                    uint32_t bytes) noexcept nogil
+# The first `count` (at most m) repair symbols of a whole block. source_bytes: the length of each of the k sources.
+cdef void rs_encode(const rs_code *code, uint8_t **sources, const uint32_t *source_bytes, uint8_t **repairs,
+                    uint32_t count, uint32_t bytes) noexcept nogil
 
 # The same, one source symbol at a time and in any order: adds symbol `index` to the first `count` repair symbols, which
 # are zero before the first one. `bytes` is this symbol's own length. Costs the same in all, a symbol at a
@@ -54,16 +57,17 @@ cdef void rs_add(const rs_code *code, uint32_t index, const uint8_t *source, uin
                  uint32_t bytes) noexcept nogil
 
 # As rs_encode, for any k and without a code: its coefficients are made on the way. -1: not rs_valid.
-cdef int rs_encode_short(uint32_t k, uint8_t **sources, uint8_t **repairs, uint32_t count,
-                         uint32_t bytes) noexcept nogil
+cdef int rs_encode_short(uint32_t k, uint8_t **sources, const uint32_t *source_bytes, uint8_t **repairs,
+                         uint32_t count, uint32_t bytes) noexcept nogil
 
 # The source symbols that k received ones (positions: their numbers, in any order) leave open: their numbers to
 # missing, ascending, room for RS_MOST_REPAIRS. How many; -1: out of range, or one twice.
 cdef int rs_missing(uint32_t k, const uint8_t *positions, uint8_t *missing) noexcept nogil
 
-# Makes these from the k received ones, to recovered, in the same order. How many; -1 as rs_missing, nothing written.
-cdef int rs_decode(uint32_t k, const uint8_t *positions, uint8_t **symbols, uint8_t **recovered,
-                   uint32_t bytes) noexcept nogil
+# Makes these from the k received ones, to recovered, in the same order. symbol_bytes: the length of each received one,
+# in the order of positions; a repair symbol's is `bytes`. How many; -1 as rs_missing, nothing written.
+cdef int rs_decode(uint32_t k, const uint8_t *positions, uint8_t **symbols, const uint32_t *symbol_bytes,
+                   uint8_t **recovered, uint32_t bytes) noexcept nogil
 
 # Coefficients of repair symbol `position` of k, for tests and tools: k bytes to row.
 cdef void rs_row(uint32_t k, uint32_t position, uint8_t *row) noexcept nogil

@@ -117,63 +117,72 @@ cdef void add_product(uint8_t coefficient, const uint8_t *source, uint8_t *to, u
         to[at] ^= products[source[at]]
 
 
-cdef void sum_by_table(const uint8_t *rows, uint32_t k, uint8_t **sources, uint8_t **sums, uint32_t count,
-                       uint32_t bytes) noexcept nogil:
-    """sums[r] = Σ rows[r][i] · sources[i]: what ISA-L does, without it."""
+cdef void clear(uint8_t **sums, uint32_t count, uint32_t bytes) noexcept nogil:
+    """With all their room, which is longer than any source's."""
+    cdef uint32_t row
+    for row in range(count):
+        memset(sums[row], 0, rs_room_bytes(bytes))
+
+
+cdef void sum_by_table(const uint8_t *rows, uint32_t k, uint8_t **sources, const uint32_t *source_bytes,
+                       uint8_t **sums, uint32_t count) noexcept nogil:
+    """sums[r] += Σ rows[r][i] · sources[i]: what ISA-L does, without it."""
     cdef uint32_t row, i
     for row in range(count):
-        memset(sums[row], 0, bytes)
         for i in range(k):
-            add_product(rows[row * k + i], sources[i], sums[row], bytes)
+            add_product(rows[row * k + i], sources[i], sums[row], source_bytes[i])
 
 
-cdef void sum_by_isal(uint8_t *tables, uint32_t k, uint8_t **sources, uint8_t **sums, uint32_t count,
-                      uint32_t bytes) noexcept nogil:
+cdef void sum_by_isal(uint8_t *tables, uint32_t k, uint8_t **sources, const uint32_t *source_bytes,
+                      uint8_t **sums, uint32_t count) noexcept nogil:
     """Source by source. ec_encode_data goes through all sources side by side, more streams than a processor foresees:
-    dearer by up to a fifth where they are in the nearest cache, up to 2.6 times as dear where not; perf/README.md."""
-    cdef uint32_t row, i
-    for row in range(count):
-        memset(sums[row], 0, bytes)
+    dearer by up to a fifth where they are in the nearest cache, up to 2.6 times as dear where not; perf/README.md.
+    And it would want them all of one length."""
+    cdef uint32_t i
     for i in range(k):
-        ec_encode_data_update(bytes, k, count, i, tables, sources[i], sums)
+        if source_bytes[i]:
+            ec_encode_data_update(rs_room_bytes(source_bytes[i]), k, count, i, tables, sources[i], sums)
 
 
-cdef void sum_rows(const uint8_t *rows, uint32_t k, uint8_t **sources, uint8_t **sums, uint32_t count,
-                   uint32_t bytes) noexcept nogil:
+cdef void sum_rows(const uint8_t *rows, uint32_t k, uint8_t **sources, const uint32_t *source_bytes, uint8_t **sums,
+                   uint32_t count) noexcept nogil:
     """Rows of the moment, at most ROWS_AT_ONCE: ISA-L's tables for them live as long as the call."""
     cdef uint8_t tables[ROWS_AT_ONCE * RS_MOST_SOURCES * TABLE_BYTES]
     if not USE_ISAL:
-        sum_by_table(rows, k, sources, sums, count, bytes)
+        sum_by_table(rows, k, sources, source_bytes, sums, count)
         return
     ec_init_tables(k, count, <uint8_t *> rows, tables)
-    sum_by_isal(tables, k, sources, sums, count, bytes)
+    sum_by_isal(tables, k, sources, source_bytes, sums, count)
 
 
-cdef void interpolate(const known_set *known, const uint8_t *positions, uint8_t **symbols, const uint8_t *wanted,
-                      uint8_t **sums, uint32_t count, uint32_t bytes) noexcept nogil:
+cdef void interpolate(const known_set *known, const uint8_t *positions, uint8_t **symbols,
+                      const uint32_t *symbol_bytes, const uint8_t *wanted, uint8_t **sums, uint32_t count,
+                      uint32_t bytes) noexcept nogil:
     """The symbols at `count` wanted positions from the known ones."""
     cdef uint8_t weights[RS_MOST_SOURCES]
     cdef uint8_t rows[ROWS_AT_ONCE * RS_MOST_SOURCES]
     cdef uint32_t first = 0, row, some
-    if count:
-        find_weights(known, positions, weights)
+    if count == 0 or bytes == 0:
+        return
+    find_weights(known, positions, weights)
     while first < count:
         some = min(<uint32_t> ROWS_AT_ONCE, count - first)
         for row in range(some):
             find_row(known, positions, weights, wanted[first + row], rows + row * known.k)
-        sum_rows(rows, known.k, symbols, sums + first, some, rs_room_bytes(bytes))
+        clear(sums + first, some, bytes)
+        sum_rows(rows, known.k, symbols, symbol_bytes, sums + first, some)
         first += some
 
 
-cdef void rs_encode(const rs_code *code, uint8_t **sources, uint8_t **repairs, uint32_t count,
-                    uint32_t bytes) noexcept nogil:
-    bytes = rs_room_bytes(bytes)
+cdef void rs_encode(const rs_code *code, uint8_t **sources, const uint32_t *source_bytes, uint8_t **repairs,
+                    uint32_t count, uint32_t bytes) noexcept nogil:
     if count == 0 or bytes == 0:
         return
+    clear(repairs, count, bytes)
     if USE_ISAL:
-        sum_by_isal(code.tables, code.k, sources, repairs, count, bytes)
+        sum_by_isal(code.tables, code.k, sources, source_bytes, repairs, count)
     else:
-        sum_by_table(code.rows, code.k, sources, repairs, count, bytes)
+        sum_by_table(code.rows, code.k, sources, source_bytes, repairs, count)
 
 
 cdef void rs_add(const rs_code *code, uint32_t index, const uint8_t *source, uint8_t **repairs, uint32_t count,
@@ -189,15 +198,15 @@ cdef void rs_add(const rs_code *code, uint32_t index, const uint8_t *source, uin
         add_product(code.rows[row * code.k + index], source, repairs[row], bytes)
 
 
-cdef int rs_encode_short(uint32_t k, uint8_t **sources, uint8_t **repairs, uint32_t count,
-                         uint32_t bytes) noexcept nogil:
+cdef int rs_encode_short(uint32_t k, uint8_t **sources, const uint32_t *source_bytes, uint8_t **repairs,
+                         uint32_t count, uint32_t bytes) noexcept nogil:
     cdef known_set known
     cdef uint8_t positions[RS_MOST_SYMBOLS + 1]
     if not rs_valid(k, count):
         return -1
     start_run(&known, k + count, positions)  # numbers the repair symbols too
     known.k = k
-    interpolate(&known, positions, sources, positions + k, repairs, count, bytes)
+    interpolate(&known, positions, sources, source_bytes, positions + k, repairs, count, bytes)
     return 0
 
 
@@ -211,13 +220,12 @@ cdef int rs_missing(uint32_t k, const uint8_t *positions, uint8_t *missing) noex
     return <int> known.gaps
 
 
-cdef int rs_decode(uint32_t k, const uint8_t *positions, uint8_t **symbols, uint8_t **recovered,
-                   uint32_t bytes) noexcept nogil:
+cdef int rs_decode(uint32_t k, const uint8_t *positions, uint8_t **symbols, const uint32_t *symbol_bytes,
+                   uint8_t **recovered, uint32_t bytes) noexcept nogil:
     cdef known_set known
     if find_known(&known, k, positions) != 0:
         return -1
-    if bytes:
-        interpolate(&known, positions, symbols, known.missing, recovered, known.gaps, bytes)
+    interpolate(&known, positions, symbols, symbol_bytes, known.missing, recovered, known.gaps, bytes)
     return <int> known.gaps
 
 

@@ -51,7 +51,7 @@ def missing(uint32_t k, bytes positions) -> list[int] | None:
 
 
 def encode(list sources, uint32_t m) -> list[bytes]:
-    """The m repair symbols of a block. Shorter sources count as if zeros followed."""
+    """The m repair symbols of a block, as long as the longest source; shorter ones count as if zeros followed."""
     block = Block(len(sources), m, max(map(len, sources), default=0))
     for position, symbol in enumerate(sources):
         block.put(position, symbol)
@@ -60,9 +60,7 @@ def encode(list sources, uint32_t m) -> list[bytes]:
 
 
 def decode(uint32_t k, list received) -> dict[int, bytes]:
-    """The missing source symbols, from exactly k pairs (number, symbol), all of one length."""
-    if len({len(symbol) for _, symbol in received}) > 1:
-        raise ValueError("symbols of different lengths")
+    """The missing source symbols, from exactly k pairs (number, symbol): as long as the longest of these."""
     m = max((position + 1 for position, _ in received if position >= k), default=k) - k
     block = Block(k, m, max((len(symbol) for _, symbol in received), default=0))
     for position, symbol in received:
@@ -71,12 +69,14 @@ def decode(uint32_t k, list received) -> dict[int, bytes]:
 
 
 cdef class Block:
-    """k source and m repair symbols, zeroed, in one piece of memory. ValueError when there is no such code."""
+    """k source symbols, of no bytes, and m repair symbols, of symbol_bytes zeros, in one piece of memory: there is room
+    for symbol_bytes in each. ValueError when there is no such code."""
 
     cdef readonly uint32_t k, m, symbol_bytes
     cdef const rs_code *code
     cdef uint8_t *memory
     cdef uint8_t *symbols[RS_MOST_SYMBOLS]
+    cdef uint32_t lengths[RS_MOST_SYMBOLS]
 
     def __cinit__(self, uint32_t k, uint32_t m, uint32_t symbol_bytes):
         cdef size_t room = rs_room_bytes(symbol_bytes)
@@ -90,6 +90,7 @@ cdef class Block:
         memset(self.memory, 0, room * (k + m))
         for position in range(k + m):
             self.symbols[position] = self.memory + room * position
+            self.lengths[position] = 0 if position < k else symbol_bytes
 
     def __dealloc__(self):
         rs_code_end(self.code)
@@ -101,46 +102,63 @@ cdef class Block:
         return self.symbols[position]
 
     def put(self, uint32_t position, bytes symbol) -> None:
-        """Sets a symbol, with zeros behind a short one."""
+        """Sets a symbol and its length. Behind what it needs the room holds rubbish, as borrowed memory does."""
         cdef uint8_t *at = self._symbol(position)
+        cdef uint32_t room = rs_room_bytes(len(symbol))
         if len(symbol) > self.symbol_bytes:
             raise ValueError(f"{len(symbol)} bytes are more than {self.symbol_bytes}")
-        memset(at, 0, self.symbol_bytes)
         memcpy(at, <const uint8_t *> symbol, len(symbol))
+        memset(at + len(symbol), 0, room - len(symbol))
+        memset(at + room, 0xFF, rs_room_bytes(self.symbol_bytes) - room)
+        self.lengths[position] = len(symbol)
 
     def get(self, uint32_t position) -> bytes:
-        """A symbol."""
-        return self._symbol(position)[:self.symbol_bytes]
+        """A symbol, in its own length: what was made has symbol_bytes."""
+        return self._symbol(position)[:self.lengths[position]]
+
+    cdef void _lengthen_repairs(self) noexcept:
+        cdef uint32_t position
+        for position in range(self.k, self.k + self.m):
+            self.lengths[position] = self.symbol_bytes
 
     def encode(self, uint32_t rounds=1) -> None:
         """Makes the repair symbols of the whole block."""
         cdef uint32_t _
+        self._lengthen_repairs()
         with nogil:
             for _ in range(rounds):
-                rs_encode(self.code, self.symbols, self.symbols + self.k, self.m, self.symbol_bytes)
+                rs_encode(
+                    self.code, self.symbols, self.lengths, self.symbols + self.k, self.m, self.symbol_bytes
+                )
 
     def encode_short(self, uint32_t rounds=1) -> None:
         """The same with coefficients made on the way."""
         cdef uint32_t _
+        self._lengthen_repairs()
         with nogil:
             for _ in range(rounds):
-                rs_encode_short(self.k, self.symbols, self.symbols + self.k, self.m, self.symbol_bytes)
+                rs_encode_short(
+                    self.k, self.symbols, self.lengths, self.symbols + self.k, self.m, self.symbol_bytes
+                )
 
-    def add(self, uint32_t index, uint32_t count) -> None:
-        """Adds a source symbol, of which only `count` bytes are not zero, to the repair symbols."""
-        if index >= self.k or count > self.symbol_bytes:
-            raise ValueError(f"no {count} bytes of source symbol {index}")
-        rs_add(self.code, index, self.symbols[index], self.symbols + self.k, self.m, count)
+    def add(self, uint32_t index) -> None:
+        """Adds a source symbol to the repair symbols as they are."""
+        if index >= self.k:
+            raise ValueError(f"no source symbol {index} of {self.k}")
+        rs_add(self.code, index, self.symbols[index], self.symbols + self.k, self.m, self.lengths[index])
 
     def add_all(self, uint32_t rounds=1) -> None:
         """Clears the repair symbols and adds every source symbol."""
         cdef uint32_t index, _
         cdef size_t repair_bytes = <size_t> rs_room_bytes(self.symbol_bytes) * self.m
+        self._lengthen_repairs()
         with nogil:
             for _ in range(rounds):
                 memset(self.memory + <size_t> rs_room_bytes(self.symbol_bytes) * self.k, 0, repair_bytes)
                 for index in range(self.k):
-                    rs_add(self.code, index, self.symbols[index], self.symbols + self.k, self.m, self.symbol_bytes)
+                    rs_add(
+                        self.code, index, self.symbols[index], self.symbols + self.k, self.m, self.lengths[index]
+                    )
 
     def decode(self, list received, uint32_t rounds=1) -> list[int]:
         """Makes the source symbols that are not among the k received ones, in their places; their numbers."""
@@ -148,6 +166,7 @@ cdef class Block:
         cdef uint8_t gaps[RS_MOST_REPAIRS]
         cdef uint8_t *symbols[RS_MOST_SYMBOLS]
         cdef uint8_t *recovered[RS_MOST_REPAIRS]
+        cdef uint32_t lengths[RS_MOST_SYMBOLS]
         cdef int count, gap
         cdef uint32_t at, _
         if len(received) != self.k:
@@ -155,12 +174,14 @@ cdef class Block:
         for at in range(self.k):
             symbols[at] = self._symbol(received[at])
             positions[at] = received[at]
+            lengths[at] = self.lengths[positions[at]]
         count = rs_missing(self.k, positions, gaps)
         if count < 0:
             raise ValueError("a symbol is there twice")
         for gap in range(count):
             recovered[gap] = self.symbols[gaps[gap]]
+            self.lengths[gaps[gap]] = self.symbol_bytes
         with nogil:
             for _ in range(rounds):
-                rs_decode(self.k, positions, symbols, recovered, self.symbol_bytes)
+                rs_decode(self.k, positions, symbols, lengths, recovered, self.symbol_bytes)
         return [gaps[gap] for gap in range(count)]

@@ -2,7 +2,7 @@
 
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from threading import Thread
 
@@ -46,6 +46,26 @@ def codes(draw: st.DrawFn, most: int = MOST_SYMBOLS) -> tuple[int, int]:
 def make_block(k: int, length: int, seed: int) -> list[bytes]:
     source = random.Random(seed)
     return [source.randbytes(length) for _ in range(k)]
+
+
+def mixed_block(k: int, most: int, seed: int) -> list[bytes]:
+    """Sources of many lengths: none, some, all of `most` bytes."""
+    source = random.Random(seed)
+    return [source.randbytes(source.choice([0, most, source.randint(0, most)])) for _ in range(k)]
+
+
+def padded(sources: list[bytes], length: int) -> list[bytes]:
+    return [source.ljust(length, b"\0") for source in sources]
+
+
+def used_block(k: int, m: int, length: int, symbols: Iterable[tuple[int, bytes]]) -> Block:
+    """A block with these in it, after others were: no other symbol's place is zero."""
+    block = Block(k, m, length)
+    for position in range(k + m):
+        block.put(position, b"?" * length)
+    for position, symbol in symbols:
+        block.put(position, symbol)
+    return block
 
 
 def received(symbols: list[bytes], k: int, seed: int) -> list[tuple[int, bytes]]:
@@ -125,15 +145,67 @@ def test_all_ways_to_encode_agree_in_both_arithmetics(code, length, seed):
 @given(codes(), st.integers(0, 1500), st.integers(0, 2**32))
 def test_short_symbols_in_any_order_add_up_to_the_padded_block(code, most, seed):
     k, m = code
-    order = random.Random(seed)
-    sources = [order.randbytes(order.randint(0, most)) for _ in range(k)]
-    longest = max(map(len, sources))
-    block = Block(k, m, longest)
-    for position in order.sample(range(k), k):
+    sources = mixed_block(k, most, seed)
+    block = Block(k, m, most)
+    for position in random.Random(seed).sample(range(k), k):
         block.put(position, sources[position])
-        block.add(position, len(sources[position]))
-    padded = [source.ljust(longest, b"\0") for source in sources]
-    assert [block.get(k + repair) for repair in range(m)] == encode(padded, m)
+        block.add(position)
+    assert [block.get(k + repair) for repair in range(m)] == encode(padded(sources, most), m)
+
+
+@settings(max_examples=100, deadline=None)
+@given(codes(), st.integers(0, 1500), st.integers(0, 200), st.integers(0, 2**32))
+def test_sources_in_their_own_lengths_encode_as_padded_ones_do(code, most, more, seed):
+    k, m = code
+    sources = mixed_block(k, most, seed)
+    expected = encode(padded(sources, most + more), m)
+    for isal in ARITHMETICS:
+        use_isal(isal)
+        for way in (Block.encode, Block.encode_short, Block.add_all):
+            block = used_block(k, m, most + more, enumerate(sources))
+            way(block)
+            assert [block.get(k + repair) for repair in range(m)] == expected
+            assert [block.get(position) for position in range(k)] == sources
+
+
+@settings(max_examples=100, deadline=None)
+@given(codes(), st.integers(0, 1500), st.integers(0, 200), st.integers(0, 2**32))
+def test_sources_in_their_own_lengths_decode_as_padded_ones_do(code, most, more, seed):
+    k, m = code
+    sources = mixed_block(k, most, seed)
+    whole = padded(sources, most + more)
+    kept = received(sources + encode(whole, m), k, seed)
+    lost = missing(whole, kept)
+    for isal in ARITHMETICS:
+        use_isal(isal)
+        block = used_block(k, m, most + more, kept)
+        assert block.decode([position for position, _ in kept]) == list(lost)
+        assert {gap: block.get(gap) for gap in lost} == lost
+        assert all(block.get(position) == symbol for position, symbol in kept)
+
+
+@settings(max_examples=60, deadline=None)
+@given(codes(40), st.integers(0, 200), st.integers(0, 2**32))
+def test_sources_in_their_own_lengths_give_what_the_reference_gives(code, most, seed):
+    k, m = code
+    sources = mixed_block(k, most, seed)
+    whole = padded(sources, max(map(len, sources)))
+    repairs = encode(sources, m)
+    assert repairs == reference.encode(whole, m)
+    kept = received(whole + repairs, k, seed)
+    block = used_block(k, m, len(whole[0]), received(sources + repairs, k, seed))
+    gaps = block.decode([position for position, _ in kept])
+    assert {gap: block.get(gap) for gap in gaps} == reference.decode(k, dict(kept))
+
+
+@pytest.mark.parametrize("longest", [0, 1, 64, 65])
+def test_a_block_of_empty_sources_is_zeros(longest: int) -> None:
+    for way in (Block.encode, Block.encode_short):
+        block = used_block(6, 3, longest, [(position, b"") for position in range(6)])
+        way(block)
+        assert [block.get(6 + repair) for repair in range(3)] == [bytes(longest)] * 3
+        assert block.decode([7, 1, 8, 3, 4, 6]) == [0, 2, 5]
+        assert [block.get(gap) for gap in (0, 2, 5)] == [bytes(longest)] * 3
 
 
 @pytest.mark.parametrize("length", [*range(70), 127, 128, 129, 1199, 1200, 1500, 9000, 65510])
@@ -233,9 +305,14 @@ def test_codes_out_of_range_are_refused(k: int, m: int) -> None:
     assert open_codes() == 0
 
 
-def test_lengths_that_disagree_are_refused() -> None:
-    with pytest.raises(ValueError, match="different lengths"):
-        decode(2, [(0, b"ab"), (2, b"abc")])
+def test_a_symbol_longer_than_the_blocks_is_refused() -> None:
+    block = Block(2, 1, 3)
+    with pytest.raises(ValueError, match="4 bytes are more than 3"):
+        block.put(0, b"abcd")
+
+
+def test_shorter_symbols_are_decoded_as_if_zeros_followed() -> None:
+    assert decode(2, [(0, b"ab"), (2, b"abc")]) == decode(2, [(0, b"ab\0"), (2, b"abc")])
 
 
 def test_equal_codes_share_their_tables_and_all_are_freed() -> None:
