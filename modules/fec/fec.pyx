@@ -90,13 +90,13 @@ cdef int read_short_blocks(fec_instance *fec, l45_param text, char *error, size_
 
 cdef bint read_pair(l45_param text, size_t *at, uint32_t *size, uint32_t *repairs) noexcept nogil:
     """SIZE:REPAIRS and the space behind."""
-    if not read_number(text, at, size) or at[0] == text.byte_count or text.bytes[at[0]] != b':':
+    if not read_number(text, at, size) or at[0] == text.byte_count or text.bytes[at[0]] != c':':
         return False
     at[0] += 1
     if not read_number(text, at, repairs):
         return False
     if at[0] < text.byte_count:
-        if text.bytes[at[0]] != b' ':
+        if text.bytes[at[0]] != c' ':
             return False
         at[0] += 1
     return True
@@ -105,8 +105,8 @@ cdef bint read_pair(l45_param text, size_t *at, uint32_t *size, uint32_t *repair
 cdef bint read_number(l45_param text, size_t *at, uint32_t *number) noexcept nogil:
     cdef size_t begun = at[0]
     number[0] = 0
-    while at[0] < text.byte_count and b'0' <= text.bytes[at[0]] <= b'9' and at[0] - begun < 4:
-        number[0] = number[0] * 10 + text.bytes[at[0]] - b'0'
+    while at[0] < text.byte_count and c'0' <= text.bytes[at[0]] <= c'9' and at[0] - begun < 4:
+        number[0] = number[0] * 10 + text.bytes[at[0]] - c'0'
         at[0] += 1
     return at[0] > begun
 
@@ -125,4 +125,3 @@ OPS.egress = egress
 OPS.ingress = ingress
 OPS.tick = tick
 ops = PyCapsule_New(&OPS, L45_OPS_CAPSULE, NULL)
-print(sizeof(fec_state))
