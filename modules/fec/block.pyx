@@ -11,6 +11,7 @@ from libc.string cimport memcpy, memset
 from layer45.fastpath.abi cimport L45_DROP, L45_HOLD, L45_NEVER, L45_REWRITTEN, l45_context, l45_packet, l45_verdict
 from layer45.fastpath.packet cimport insert_back, load_be16, payload, payload_bytes, remove_back, store_be16
 from layer45.fastpath.reed_solomon cimport RS_MOST_REPAIRS, RS_MOST_SOURCES, rs_decode, rs_room_bytes
+from layer45.modules.fec.order cimport order_pass
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport see, slot_of
 from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, fec_id, sbn_ahead
@@ -100,13 +101,18 @@ cdef void block_end(l45_context *context, in_block *block) noexcept nogil:
     window.over[slot_of(block.sbn)] = True
     window.open -= 1
     if block.sure or block.sources == block.size:
-        window.usual_size = block.size
+        know_size(window, block)
     count(context, UNRECOVERED, size - block.sources)
     for at in range(block.repairs):
         context.host.discard(context, held_of(block)[at])
     for at in range(block.end):
         context.host.give(context, block.symbols[at])
     context.host.give(context, block)
+
+
+cdef inline void know_size(fec_window *window, const in_block *block) noexcept nogil:
+    window.usual_size = block.size
+    window.sizes[slot_of(block.sbn)] = <uint8_t> block.size
 
 
 cdef uint64_t blocks_due(l45_context *context) noexcept nogil:
@@ -147,7 +153,7 @@ cdef void block_source(l45_context *context, const l45_packet *packet, fec_id id
     if block.sources == block.size:
         block_end(context, block)
     elif block.sure and block.sources + block.repairs == block.size:
-        recover(context, block, NULL, 0)
+        recover(context, block, NULL, 0, False)
 
 
 cdef inline bint source_contradicts(const in_block *block, fec_id id, uint32_t bytes) noexcept nogil:
@@ -180,6 +186,7 @@ cdef l45_verdict block_repair(l45_context *context, l45_packet *packet, fec_id i
     block.sure = True
     block.size = id.k
     block.bytes = bytes
+    know_size((<fec_state *> context.state).window, block)
     if block.sources == block.size:
         block_end(context, block)
         return L45_DROP
@@ -187,7 +194,7 @@ cdef l45_verdict block_repair(l45_context *context, l45_packet *packet, fec_id i
         count(context, DUPLICATE, 1)
         return L45_DROP
     if block.sources + block.repairs + 1 == block.size:
-        return recover(context, block, packet, id.esi)
+        return recover(context, block, packet, id.esi, owned)
     return hold(context, block, packet, id.esi, owned)
 
 
@@ -219,8 +226,10 @@ cdef l45_verdict hold(l45_context *context, in_block *block, l45_packet *packet,
 
 # --- lost ones made anew ----------------------------------------------------------------------------------------------
 
-cdef l45_verdict recover(l45_context *context, in_block *block, l45_packet *last, uint32_t esi) noexcept nogil:
-    """There are enough symbols. last: the repair that has just come, if it was one; the answer is its verdict."""
+cdef l45_verdict recover(l45_context *context, in_block *block, l45_packet *last, uint32_t esi,
+                         bint owned) noexcept nogil:
+    """There are enough symbols. last: the repair that has just come, if it was one; the answer is its verdict. owned: it
+    is held already."""
     cdef puzzle all
     cdef uint64_t begun_ns
     cdef uint32_t bytes = block.bytes
@@ -239,7 +248,7 @@ cdef l45_verdict recover(l45_context *context, in_block *block, l45_packet *last
     block_end(context, block)
     if solved:
         count(context, RECOVERED, all.gaps)
-        return deliver(context, &all, sbn, last)
+        return deliver(context, &all, sbn, last, owned)
     give_up(context, &all, last)
     return L45_DROP
 
@@ -305,17 +314,20 @@ cdef bint is_symbol(const uint8_t *symbol, uint32_t bytes) noexcept nogil:
     return True
 
 
-cdef l45_verdict deliver(l45_context *context, puzzle *all, uint32_t sbn, l45_packet *last) noexcept nogil:
+cdef l45_verdict deliver(l45_context *context, puzzle *all, uint32_t sbn, l45_packet *last,
+                         bint owned) noexcept nogil:
     """In the order in which they were sent; the carrier that has just come is the last one."""
     cdef fec_window *window = (<fec_state *> context.state).window
+    cdef l45_verdict verdict = L45_DROP
     cdef uint32_t gap
     for gap in range(all.gaps):
         see(window, sbn, all.missing[gap])
         become(all.carriers[gap], all.made[gap])
         context.host.give(context, all.made[gap])
-        if all.carriers[gap] != last:
+        verdict = order_pass(context, all.carriers[gap], sbn, all.missing[gap], owned or all.carriers[gap] != last)
+        if verdict == L45_REWRITTEN and all.carriers[gap] != last:
             context.host.resume(context, all.carriers[gap], 0)
-    return L45_REWRITTEN
+    return verdict
 
 
 cdef void become(l45_packet *carrier, const uint8_t *symbol) noexcept nogil:

@@ -58,10 +58,14 @@ cdef int configure(void *instance, const l45_param *params, size_t count, char *
     fec.interleave = <uint32_t> param_named(params, count, b"interleave").integer
     fec.deadline_ns = <uint64_t> (param_named(params, count, b"deadline_ms").number * 1e6)
     fec.give_up_ns = <uint64_t> (param_named(params, count, b"give_up_ms").number * 1e6)
+    fec.reorder_ns = <uint64_t> (param_named(params, count, b"reorder_ms").number * 1e6)
     fec.drop_unmarked = choice_is(param_named(params, count, b"unmarked"), b"drop")
     if fec.k + fec.m > RS_MOST_SYMBOLS:
         snprintf(error, error_bytes, "source_symbols and repair_symbols: expected at most %d together, got %u",
                  <int> RS_MOST_SYMBOLS, fec.k + fec.m)
+        return -1
+    if fec.reorder_ns and fec.interleave > 1:
+        snprintf(error, error_bytes, "reorder_ms: expected 0 with interleave above 1, which hides the order")
         return -1
     if read_short_blocks(fec, param_named(params, count, b"short_blocks"), error, error_bytes) < 0:
         return -1

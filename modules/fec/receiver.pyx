@@ -15,6 +15,7 @@ from layer45.fastpath.abi cimport (
 )
 from layer45.fastpath.packet cimport editable, payload_bytes, remove_back, sum_holds
 from layer45.modules.fec.block cimport block_end, block_repair, block_source, blocks_due
+from layer45.modules.fec.order cimport order_begin, order_due, order_end, order_pass, order_release
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport MOST_AHEAD, begin_at, clear, is_near, see, seen, slot_of
 from layer45.modules.fec.wire cimport ID_BYTES, SBN_MASK, fec_id, id_read, id_valid, is_source, sbn_ahead
@@ -78,6 +79,7 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
     state.heard = A_NUMBERING
     state.doubts = 0
     begin_at(state.window, first_sbn)
+    order_begin(context, first_sbn)
     return admit(context, packet, id, owned)
 
 
@@ -187,28 +189,37 @@ cdef l45_verdict admit(l45_context *context, l45_packet *packet, fec_id id, bint
     reach(context, id.sbn)
     count(context, CORRUPT, not sound)
     if is_source(id):
-        return admit_source(context, packet, id, sound)
+        return admit_source(context, packet, id, sound, owned)
     count(context, REPAIRS_ARRIVED, 1)
     if not sound or (<fec_state *> context.state).window.over[slot_of(id.sbn)]:
         return L45_DROP
-    return block_repair(context, packet, id, owned)
+    return admit_repair(context, packet, id, owned)
 
 
-cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id id, bint sound) noexcept nogil:
+cdef l45_verdict admit_repair(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
+    cdef l45_verdict verdict = block_repair(context, packet, id, owned)
+    order_release(context)
+    return verdict
+
+
+cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id id, bint sound,
+                              bint owned) noexcept nogil:
     """One with a wrong checksum is not seen: the kernel will drop it, and it may still be recovered."""
     cdef fec_window *window = (<fec_state *> context.state).window
-    if sound:
-        if seen(window, id.sbn, id.esi):
-            count(context, DUPLICATE, 1)
-            return L45_DROP
-        see(window, id.sbn, id.esi)
-        count(context, ARRIVED, 1)
-        if window.over[slot_of(id.sbn)]:
-            count(context, LATE, 1)
-        else:
-            block_source(context, packet, id)
+    if not sound:
+        remove_back(packet, ID_BYTES)
+        return L45_REWRITTEN
+    if seen(window, id.sbn, id.esi):
+        count(context, DUPLICATE, 1)
+        return L45_DROP
+    see(window, id.sbn, id.esi)
+    count(context, ARRIVED, 1)
+    if window.over[slot_of(id.sbn)]:
+        count(context, LATE, 1)
+    else:
+        block_source(context, packet, id)
     remove_back(packet, ID_BYTES)
-    return L45_REWRITTEN
+    return order_pass(context, packet, id.sbn, id.esi, owned)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
@@ -218,12 +229,14 @@ cdef uint64_t receive_due(l45_context *context) noexcept nogil:
     if state.doubtful != NULL and state.doubtful_until_ns <= context.now_ns:
         dismiss(context)
         state.doubtful_id.k = 0
-    return min(blocks_due(context), state.doubtful_until_ns if state.doubtful != NULL else <uint64_t> L45_NEVER)
+    return min(min(blocks_due(context), order_due(context)),
+               state.doubtful_until_ns if state.doubtful != NULL else <uint64_t> L45_NEVER)
 
 
 cdef void receive_end(l45_context *context) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
     dismiss(context)
+    order_end(context)
     if state.window != NULL:
         end_blocks(context)
         context.host.give(context, state.window)

@@ -22,11 +22,13 @@ cdef enum:
     MOST_INTERLEAVE = 16
     WINDOW = 64             # blocks that a receiver remembers
     SEEN_WORDS = 4          # of 64 symbols each
+    MOST_WAITING = 128      # datagrams for their turn
 
 cdef struct fec_instance:
     const rs_code *code     # for full blocks
     uint64_t deadline_ns
     uint64_t give_up_ns
+    uint64_t reorder_ns
     uint32_t k
     uint32_t m
     uint32_t interleave
@@ -74,7 +76,20 @@ cdef struct fec_window:
     uint32_t usual_size             # of the last block whose actual size is known; 0: of none yet
     uint64_t seen[WINDOW][SEEN_WORDS]  # symbols that arrived or were recovered, by SBN and ESI
     uint8_t over[WINDOW]            # nothing more is to be made of the block
+    uint8_t sizes[WINDOW]           # actual ones; 0: not known
     in_block *blocks[WINDOW]        # the open ones, by SBN
+
+cdef struct waiting:                # a source datagram, without its id
+    l45_packet *packet
+    uint64_t until_ns
+    uint32_t sbn
+    uint32_t esi
+
+cdef struct fec_line:               # those that came before their turn
+    uint32_t next_sbn               # whose turn it is
+    uint32_t next_esi
+    uint32_t count
+    waiting first[MOST_WAITING]     # in the order of their numbers
 
 cdef enum heard:
     NOTHING                         # from the peer that we understood
@@ -85,6 +100,7 @@ cdef struct fec_state:
     uint64_t timer_ns               # what the flow's timer is set to
     fec_out out
     fec_window *window
+    fec_line *line
     l45_packet *doubtful            # held until another datagram says whether it is one of ours
     uint64_t doubtful_until_ns
     fec_id doubtful_id

@@ -30,6 +30,7 @@ cdef inline void clear(fec_window *window, uint32_t sbn) noexcept nogil:
     """Makes a block's place that of a new one."""
     memset(window.seen[slot_of(sbn)], 0, SEEN_WORDS * sizeof(uint64_t))
     window.over[slot_of(sbn)] = False
+    window.sizes[slot_of(sbn)] = 0
 
 
 cdef inline void begin_at(fec_window *window, uint32_t sbn) noexcept nogil:
