@@ -6,12 +6,13 @@ _conclude. Held packets and clones come back through _finish, at the worker's ti
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_HOLD, L45_PASS, L45_REWRITTEN, L45_TRUNCATED, l45_packet, l45_verdict,
 )
+from layer45.fastpath.behind cimport behind_end, behind_keep, behind_write, l45_behind
 from layer45.fastpath.capture cimport (
     READ_END, READ_ERROR, READ_RECORD, Reader, Writer, l45_reader, l45_record, l45_writer, read_record,
     write_packet, write_record,
@@ -80,17 +81,6 @@ cdef struct l45_original:
     pcap_pkthdr header
     uint8_t *bytes
     uint32_t next_free
-
-# Copies made while a packet is processed: they are written behind it, as they leave behind it on a live host.
-cdef struct l45_behind:
-    uint8_t *bytes            # of each: a behind_head, its note, its packet
-    size_t used
-    size_t room
-
-cdef struct behind_head:
-    uint64_t time_ns
-    uint32_t note_bytes
-    uint32_t packet_bytes
 
 cdef struct l45_replay:
     l45_worker *worker
@@ -206,7 +196,7 @@ cdef inline void _customize(
     _conclude(replay, record, carrier, worker_process(replay.worker, carrier))
     replay.record = NULL
     if replay.behind.used:
-        _write_behind(replay)
+        behind_write(&replay.behind, replay.writer)
     if replay.originals[place].bytes == NULL:
         _free_place(replay, place)
 
@@ -273,42 +263,9 @@ cdef void _send(l45_replay *replay, const l45_carrier *carrier) noexcept nogil:
     replay.counters[COUNT_INJECTED] += 1
     if replay.record == NULL:
         _write(replay, carrier, replay.worker.now_ns)
-    else:
-        _put_behind(replay, carrier)
-
-
-cdef void _put_behind(l45_replay *replay, const l45_carrier *carrier) noexcept nogil:
-    cdef l45_behind *behind = &replay.behind
-    cdef behind_head head
-    cdef uint8_t *grown
-    cdef size_t wanted
-    head.time_ns = replay.worker.now_ns
-    head.note_bytes = carrier.note_bytes
-    head.packet_bytes = <uint32_t> (carrier.packet.tail - carrier.packet.data)
-    wanted = behind.used + sizeof(head) + head.note_bytes + head.packet_bytes
-    if wanted > behind.room:
-        grown = <uint8_t *> realloc(behind.bytes, 2 * wanted)
-        if grown == NULL:
-            replay.writer.error = ENOMEM
-            replay.discards = True
-            return
-        behind.bytes = grown
-        behind.room = 2 * wanted
-    memcpy(behind.bytes + behind.used, &head, sizeof(head))
-    memcpy(behind.bytes + behind.used + sizeof(head), carrier.note, head.note_bytes)
-    memcpy(behind.bytes + behind.used + sizeof(head) + head.note_bytes, carrier.packet.data, head.packet_bytes)
-    behind.used = wanted
-
-
-cdef void _write_behind(l45_replay *replay) noexcept nogil:
-    cdef uint8_t *at = replay.behind.bytes
-    cdef behind_head head
-    while at < replay.behind.bytes + replay.behind.used:
-        memcpy(&head, at, sizeof(head))
-        at += sizeof(head)
-        write_packet(replay.writer, head.time_ns, at, head.note_bytes, at + head.note_bytes, head.packet_bytes)
-        at += head.note_bytes + head.packet_bytes
-    replay.behind.used = 0
+    elif behind_keep(&replay.behind, carrier, replay.worker.now_ns) != 0:
+        replay.writer.error = ENOMEM
+        replay.discards = True
 
 
 cdef void _end_original(l45_replay *replay, uint32_t place, bint leaves) noexcept nogil:
@@ -428,5 +385,5 @@ cdef class Replay:
 
     def __dealloc__(self):
         free(self.replay.slot)
-        free(self.replay.behind.bytes)
+        behind_end(&self.replay.behind)
         free(self.replay.originals)

@@ -253,7 +253,8 @@ cdef l45_verdict _grown(l45_worker *worker, l45_chain *chain, l45_carrier *carri
         return L45_REWRITTEN
     if outgrew and chain.signal_mtu and (forbids or packet.ip_version == 6 and before_bytes > SMALLEST_IPV6_MTU):
         worker.counters[COUNT_TOO_BIG] += 1
-        worker.sink.too_big(worker.sink.self, carrier, carrier.mtu - min(carrier.mtu, growth_bytes))
+        worker.sink.too_big(worker.sink.self, carrier,
+                            carrier.mtu - min(carrier.mtu, max(growth_bytes, chain.growth_bytes)))
         return L45_DROP
     if forbids:
         worker.identification += 1
@@ -278,12 +279,12 @@ cdef class Worker:
 
     max_flows: flows kept before the oldest is evicted. max_held: packets that modules may hold or delay at once
     (64 KiB of address space each, touched as used). memory_bytes: what modules may borrow at once, for example for
-    the symbols of open blocks; a power of two, or the next one is taken; touched as used too. seed: of its random numbers and hash; the same seed and input
-    give the same output.
+    the symbols of open blocks; a power of two, or the next one is taken; touched as used too. seed: of its random
+    numbers and hash; the same seed and input give the same output.
     """
 
-    def __cinit__(self, uint32_t index=0, *, uint32_t max_flows=65536, uint32_t max_held=1024, size_t memory_bytes=32 << 20,
-                  uint64_t seed=1, double udp_idle_s=180, double tcp_idle_s=7440):
+    def __cinit__(self, uint32_t index=0, *, uint32_t max_flows=65536, uint32_t max_held=1024,
+                  size_t memory_bytes=32 << 20, uint64_t seed=1, double udp_idle_s=180, double tcp_idle_s=7440):
         self.tables = []
         self.retired = []
         if worker_start(&self.worker, index, max(1, max_flows), max_held, memory_bytes, seed,

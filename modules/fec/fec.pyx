@@ -16,6 +16,7 @@ from layer45.fastpath.reed_solomon cimport RS_MOST_SOURCES, RS_MOST_SYMBOLS, rs_
 from layer45.modules.fec.receiver cimport receive, receive_due, receive_end
 from layer45.modules.fec.sender cimport send, send_due, send_end
 from layer45.modules.fec.state cimport *
+from layer45.modules.fec.wire cimport first_sbn
 
 
 cdef l45_verdict egress(l45_context *context, l45_packet *packet) noexcept nogil:
@@ -32,6 +33,7 @@ cdef int flow_open(l45_context *context) noexcept nogil:
     state.timer_ns = L45_NEVER
     state.out.interleave = state.out.next_interleave = fec.interleave
     state.out.repairs = fec.m
+    state.out.base = first_sbn(context.host.random(context))
     return 0
 
 

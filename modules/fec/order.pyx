@@ -1,8 +1,8 @@
 """A line of datagrams that came before their turn, each held in the kernel's queue.
 
-It is a datagram's turn when the one before it has gone: the same block's, or the last one of the block before, whose size
-must be known for that. Those that come late go at once. All this is for senders that do not interleave: whose numbers
-are the order of their datagrams.
+It is a datagram's turn when the one before it has gone: the same block's, or the last one of the block before, whose
+size must be known for that. Those that come late go at once. All this is for senders that do not interleave: whose
+numbers are the order of their datagrams.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -63,7 +63,7 @@ cdef l45_verdict order_pass(l45_context *context, l45_packet *packet, uint32_t s
 
 
 cdef l45_verdict go_first(l45_context *context, l45_packet *packet, bint owned) noexcept nogil:
-    """Those behind it in line leave within this call, so it must too. If it can't be held, they leave a little later."""
+    """Those behind it leave within this call, so it must too. If it can't be held, they leave a little later."""
     cdef l45_packet *held = packet if owned else context.host.hold(context, packet)
     if held == NULL:
         wake_at(context, context.now_ns)

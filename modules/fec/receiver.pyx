@@ -8,23 +8,24 @@ numbering in use: a peer that began anew, a replay, or a forgery.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_ERROR, L45_HOLD, L45_NEVER, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
 )
-from layer45.fastpath.packet cimport editable, payload_bytes, remove_back, sum_holds
-from layer45.modules.fec.block cimport block_end, block_repair, block_source, blocks_due
-from layer45.modules.fec.order cimport order_begin, order_due, order_end, order_pass, order_release
+from layer45.fastpath.packet cimport editable, payload_bytes, remove_back
+from layer45.modules.fec.admit cimport admit, end_blocks
+from layer45.modules.fec.block cimport blocks_due
+from layer45.modules.fec.order cimport order_begin, order_due, order_end
 from layer45.modules.fec.state cimport *
-from layer45.modules.fec.window cimport MOST_AHEAD, begin_at, clear, is_near, see, seen, slot_of
-from layer45.modules.fec.wire cimport ID_BYTES, SBN_MASK, fec_id, id_read, id_valid, is_source, sbn_ahead
+from layer45.modules.fec.window cimport begin_at, is_near
+from layer45.modules.fec.wire cimport ID_BYTES, behind_first, fec_id, id_read, id_valid, is_source, sbn_ahead
 
 cdef enum:
     FIRST_BLOCKS = 16           # a flow that begins with one of these is believed
     CLOSE_BLOCKS = 16           # datagrams in a row are not farther apart: the most that are interleaved
     DOUBT_NS = 30000000         # how long a datagram is held for the next one
     MOST_DOUBTS = 8             # so many in a row came to nothing: hold no more
+    MOST_STRANGERS = 16         # so many in a row are of no numbering: none is in use
 
 
 cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogil:
@@ -39,22 +40,30 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
     if not id_valid(id):
         return unmarked(context)
     if state.heard == A_NUMBERING and is_near(state.window, id.sbn):
-        state.doubts = 0
+        state.doubts = state.strangers = 0
         return admit(context, packet, id, False)
     if state.heard == NOTHING and is_first(<fec_instance *> context.instance, id):
-        return believe(context, packet, id, 0, False)
+        return believe(context, packet, id, first_of(id), False)
     return doubt(context, packet, id)
 
 
 cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
+    """Many in a row: what was taken for a numbering was none, or the peer has stopped."""
+    cdef fec_state *state = <fec_state *> context.state
     count(context, UNMARKED, 1)
+    state.strangers += 1
+    if state.strangers >= MOST_STRANGERS and state.heard == A_NUMBERING:
+        state.heard = NOTHING
+        end_blocks(context)
     return L45_DROP if (<fec_instance *> context.instance).drop_unmarked else L45_PASS
 
 
-# --- numberings -------------------------------------------------------------------------------------------------------
-
 cdef inline bint is_first(const fec_instance *fec, fec_id id) noexcept nogil:
-    return id.sbn < FIRST_BLOCKS and id.k == fec.k and is_source(id)
+    return behind_first(id.sbn) < FIRST_BLOCKS and id.k == fec.k and is_source(id)
+
+
+cdef inline uint32_t first_of(fec_id id) noexcept nogil:
+    return id.sbn - behind_first(id.sbn)
 
 
 cdef bint follows(fec_id first, fec_id second) noexcept nogil:
@@ -93,34 +102,6 @@ cdef l45_verdict bare(l45_context *context, l45_packet *packet, fec_id id) noexc
     count(context, ARRIVED, 1)
     return L45_REWRITTEN
 
-
-cdef void reach(l45_context *context, uint32_t sbn) noexcept nogil:
-    """Moves the window on to a block; what it leaves behind is over."""
-    cdef fec_window *window = (<fec_state *> context.state).window
-    while sbn_ahead(sbn, window.newest) > 0:
-        window.newest = (window.newest + 1) & SBN_MASK
-        leave(context, slot_of(window.newest))
-        clear(window, window.newest)
-
-
-cdef void leave(l45_context *context, uint32_t slot) noexcept nogil:
-    cdef fec_window *window = (<fec_state *> context.state).window
-    if window.blocks[slot] != NULL:
-        count(context, BLOCKS_DROPPED, 1)
-        block_end(context, window.blocks[slot])
-    elif not window.over[slot]:
-        count(context, UNRECOVERED, window.usual_size)  # nothing of it came
-
-
-cdef void end_blocks(l45_context *context) noexcept nogil:
-    cdef fec_window *window = (<fec_state *> context.state).window
-    cdef uint32_t slot
-    for slot in range(<uint32_t> WINDOW):
-        if window.blocks[slot] != NULL:
-            block_end(context, window.blocks[slot])
-
-
-# --- doubt ------------------------------------------------------------------------------------------------------------
 
 cdef l45_verdict doubt(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
     """A datagram that may be the beginning of a numbering, or the proof of the one before it."""
@@ -177,52 +158,10 @@ cdef void dismiss(l45_context *context) noexcept nogil:
     if state.heard == NOTHING:
         release(context, held, unmarked(context))
     elif is_first(<fec_instance *> context.instance, state.doubtful_id):
-        release(context, held, believe(context, held, state.doubtful_id, 0, True))
+        release(context, held, believe(context, held, state.doubtful_id, first_of(state.doubtful_id), True))
     else:
         release(context, held, stale(context))
 
-
-# --- symbols ----------------------------------------------------------------------------------------------------------
-
-cdef l45_verdict admit(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
-    cdef bint sound = sum_holds(packet)
-    reach(context, id.sbn)
-    count(context, CORRUPT, not sound)
-    if is_source(id):
-        return admit_source(context, packet, id, sound, owned)
-    count(context, REPAIRS_ARRIVED, 1)
-    if not sound or (<fec_state *> context.state).window.over[slot_of(id.sbn)]:
-        return L45_DROP
-    return admit_repair(context, packet, id, owned)
-
-
-cdef l45_verdict admit_repair(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
-    cdef l45_verdict verdict = block_repair(context, packet, id, owned)
-    order_release(context)
-    return verdict
-
-
-cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id id, bint sound,
-                              bint owned) noexcept nogil:
-    """One with a wrong checksum is not seen: the kernel will drop it, and it may still be recovered."""
-    cdef fec_window *window = (<fec_state *> context.state).window
-    if not sound:
-        remove_back(packet, ID_BYTES)
-        return L45_REWRITTEN
-    if seen(window, id.sbn, id.esi):
-        count(context, DUPLICATE, 1)
-        return L45_DROP
-    see(window, id.sbn, id.esi)
-    count(context, ARRIVED, 1)
-    if window.over[slot_of(id.sbn)]:
-        count(context, LATE, 1)
-    else:
-        block_source(context, packet, id)
-    remove_back(packet, ID_BYTES)
-    return order_pass(context, packet, id.sbn, id.esi, owned)
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
 
 cdef uint64_t receive_due(l45_context *context) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state

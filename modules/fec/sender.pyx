@@ -1,10 +1,9 @@
 """A datagram's way out: begin (a group of blocks) -> symbol_of -> number -> keep -> close (a full block) -> repair.
 
-A group is `interleave` blocks that are open at the same time. Datagrams are dealt out to them in turn, and one deadline,
-that of the group's first datagram, holds for all.
+A group is `interleave` blocks that are open at the same time. Datagrams are dealt out to them in turn, and one
+deadline, that of the group's first datagram, holds for all.
 """
 
-from libc.math cimport ceil, sqrt
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -145,7 +144,15 @@ cdef uint32_t repairs_for(const fec_instance *fec, uint32_t full, uint32_t count
         return full
     if fec.short_repairs[count] != NO_RULE:
         return min(<uint32_t> fec.short_repairs[count], count, most)
-    return min(<uint32_t> ceil(full * sqrt(<double> count / fec.k)), count, most)
+    return min(rooted(full, count, fec.k), count, most)
+
+
+cdef inline uint32_t rooted(uint32_t full, uint32_t count, uint32_t k) noexcept nogil:
+    """full · √(count / k), rounded up: losses of a block vary by the root of its size, so it protects about as well."""
+    cdef uint32_t root = 0
+    while root * root * k < full * full * count:
+        root += 1
+    return root
 
 
 cdef void close(l45_context *context, fec_out *out, uint32_t place, uint32_t size) noexcept nogil:

@@ -105,6 +105,7 @@ cdef struct fec_state:
     uint64_t doubtful_until_ns
     fec_id doubtful_id
     uint32_t doubts                 # in a row that came to nothing
+    uint32_t strangers              # unmarked datagrams in a row
     heard heard
 
 

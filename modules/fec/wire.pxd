@@ -1,6 +1,6 @@
 """What stands on the wire: README.md, "Wire"."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.packet cimport load_be16, load_be32, store_be16, store_be32
 from layer45.fastpath.reed_solomon cimport RS_MOST_REPAIRS, RS_MOST_SOURCES, RS_MOST_SYMBOLS
@@ -10,6 +10,7 @@ cdef enum:
     HEAD_BYTES = 3          # of a source symbol, in front of the payload: flow id, length
     SBN_COUNT = 1 << 24
     SBN_MASK = SBN_COUNT - 1
+    EPOCH_SHIFT = 12        # a sender's first SBN is a random number of blocks of so many bits
 
 cdef struct fec_id:
     uint32_t sbn
@@ -43,3 +44,13 @@ cdef inline bint is_source(fec_id id) noexcept nogil:
 cdef inline int32_t sbn_ahead(uint32_t sbn, uint32_t of) noexcept nogil:
     """How many blocks one number lies ahead of another; negative: behind. The numbers wrap."""
     return <int32_t> ((sbn - of) << 8) >> 8
+
+
+cdef inline uint32_t first_sbn(uint64_t random) noexcept nogil:
+    """Where a sender begins: a receiver that has heard the same flow before must not take it for the past again."""
+    return <uint32_t> (random << EPOCH_SHIFT) & SBN_MASK
+
+
+cdef inline uint32_t behind_first(uint32_t sbn) noexcept nogil:
+    """How far a number lies behind the first one of a sender that began shortly before."""
+    return sbn & ((1 << EPOCH_SHIFT) - 1)
