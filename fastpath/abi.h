@@ -140,6 +140,9 @@ typedef struct l45_ops {
     l45_verdict (*egress)(l45_context *, l45_packet *);
     l45_verdict (*ingress)(l45_context *, l45_packet *);
     void (*tick)(l45_context *);         /* may be NULL */
+    /* How many of the instance's counters, the first in the manifest, are kept for each flow too: as uint64_t at the
+     * start of the flow's state, where the module itself counts them besides. Others read them while it runs. */
+    uint32_t flow_counters;
 } l45_ops;
 
 #endif

@@ -101,3 +101,4 @@ cdef extern from "abi.h" nogil:
         l45_verdict (*egress)(l45_context *, l45_packet *) noexcept nogil
         l45_verdict (*ingress)(l45_context *, l45_packet *) noexcept nogil
         void (*tick)(l45_context *) noexcept nogil
+        uint32_t flow_counters

@@ -50,6 +50,7 @@ cdef class Chain:
     cdef readonly str policy
     cdef readonly tuple modules
     cdef readonly tuple counter_names
+    cdef readonly tuple flow_counter_names  # of them, those that are kept for each flow too
     cdef list owners
 
     cdef void _make_counters(self, uint32_t workers) except *

@@ -65,12 +65,20 @@ cdef const l45_ops *checked_ops(object name, object capsule) except NULL:
         raise ValueError(f"module {name}: its ops table has {ops.struct_bytes} bytes, expected {sizeof(l45_ops)}")
     if ops.configure == NULL or (ops.egress == NULL and ops.ingress == NULL):
         raise ValueError(f"module {name}: its ops table lacks configure, or both directions")
+    if ops.flow_counters * sizeof(uint64_t) > ops.flow_state_bytes:
+        needed = f"{ops.flow_counters} flow_counters, which take {ops.flow_counters * sizeof(uint64_t)} bytes"
+        raise ValueError(f"module {name}: its ops table has {needed} of the {ops.flow_state_bytes} of its flow state")
     return ops
 
 
 def flow_state_bytes(name: str, capsule: object) -> int:
     """What a module's ops table says of its flow state, in bytes. ValueError for a table of another ABI."""
     return checked_ops(name, capsule).flow_state_bytes
+
+
+def flow_counters(name: str, capsule: object) -> int:
+    """How many of a module's counters are kept for each flow too. ValueError as for flow_state_bytes."""
+    return checked_ops(name, capsule).flow_counters
 
 
 cdef void _fill_parameter(l45_param *into, object name, object value, list keep) except *:
@@ -127,6 +135,9 @@ cdef class Chain:
         if makes:
             self.chain.template_offset = self.chain.flow_bytes
             self.chain.flow_bytes += _aligned(sizeof(l45_template))
+        self.flow_counter_names = tuple([
+            names[:self.chain.instances[at].ops.flow_counters] for at, names in enumerate(self.counter_names)
+        ])
         self._make_counters(workers)
 
     cdef void _make_counters(self, uint32_t workers) except *:
@@ -142,6 +153,9 @@ cdef class Chain:
     cdef void _add(self, object spec) except *:
         cdef const l45_ops *ops = checked_ops(spec.name, spec.ops)
         cdef l45_instance *instance = &self.chain.instances[self.chain.count]
+        if ops.flow_counters > <size_t> len(spec.counters):
+            has = f"{ops.flow_counters} flow_counters, but the module has {len(spec.counters)} counters"
+            raise ValueError(f"policy {self.policy}: module {spec.name}: its ops table has {has}")
         instance.memory = calloc(1, ops.instance_bytes + 1)
         if instance.memory == NULL:
             raise MemoryError

@@ -9,6 +9,17 @@ from layer45.fastpath.abi cimport l45_flow_key, l45_packet
 from layer45.fastpath.chain cimport l45_chain
 from layer45.fastpath.timer cimport l45_timer
 
+# In one order for all threads: a reader shows what it reads before it looks whether that is still there, a worker takes
+# it away before it looks whether it is read.
+cdef extern from *:
+    """
+    #define l45_load_ordered(pointer) __atomic_load_n(pointer, __ATOMIC_SEQ_CST)
+    #define l45_store_ordered(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_SEQ_CST)
+    """
+    uint8_t *load_block "l45_load_ordered"(uint8_t **) noexcept nogil
+    void store_block "l45_store_ordered"(uint8_t **, uint8_t *) noexcept nogil
+    l45_chain *load_chain "l45_load_ordered"(l45_chain **) noexcept nogil
+
 cdef struct l45_entry:
     l45_flow_key key            # first: modules see an entry as its key
     uint64_t hash
@@ -24,7 +35,7 @@ cdef struct l45_entry:
     uint32_t closed             # instances in front of this one have had their flow_close
     l45_chain *chain
     l45_timer *timers           # one an instance; start of the block that also holds the modules' state
-    uint8_t *state
+    uint8_t *state              # atomic: the same block; NULL when the flow is closed, before the block goes
     void *owned                 # first of the packets that modules took in this flow
 
 cdef struct l45_age_list:
@@ -42,6 +53,8 @@ cdef struct l45_flow_table:
     uint32_t touched            # entries ever used; those behind are pristine
     uint32_t live
     l45_age_list ages[2]        # UDP, TCP
+    uint8_t *watched            # atomic: the block that another thread reads now, see flow_view.pxd
+    uint8_t *leftover           # a block that was watched when its flow closed
 
 cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint64_t udp_idle_ns,
                      uint64_t tcp_idle_ns) noexcept nogil

@@ -37,8 +37,10 @@ cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint6
 cdef void flows_end(l45_flow_table *table) noexcept nogil:
     free(table.entries)
     free(table.buckets)
+    free(table.leftover)
     table.entries = NULL
     table.buckets = NULL
+    table.leftover = NULL
 
 
 cdef inline void _address(const l45_packet *packet, bint source, uint8_t *into) noexcept nogil:

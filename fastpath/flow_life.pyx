@@ -8,7 +8,8 @@ from layer45.fastpath.chain cimport l45_chain
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_OPENED
 from layer45.fastpath.flow cimport (
-    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, l45_entry,
+    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, l45_entry, l45_flow_table, load_block,
+    store_block,
 )
 from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon
 from layer45.fastpath.timer cimport l45_timer, wheel_disarm
@@ -46,7 +47,7 @@ cdef l45_entry *_open(l45_worker *worker, l45_chain *chain, const l45_flow_key *
         entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
     entry.chain = chain
     entry.timers = <l45_timer *> block
-    entry.state = block
+    store_block(&entry.state, block)
     add_flows(&chain.flows, 1)
     worker.counters[COUNT_FLOWS_OPENED] += 1
     for at in range(chain.count):
@@ -84,15 +85,27 @@ cdef void _close_modules(l45_worker *worker, l45_entry *entry, uint32_t count) n
 
 
 cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
+    cdef l45_chain *chain = entry.chain
     cdef uint32_t at
     owned_abandon(worker, entry)
-    for at in range(entry.chain.count):
+    for at in range(chain.count):
         wheel_disarm(&worker.wheel, &entry.timers[at])
-    add_flows(&entry.chain.flows, -1)
     worker.counters[why] += 1
-    free(entry.timers)
-    entry.timers = NULL
+    _block_end(&worker.flows, entry)
     flow_remove(&worker.flows, entry)
+    add_flows(&chain.flows, -1)  # last: an open flow's chain lives
+
+
+cdef void _block_end(l45_flow_table *flows, l45_entry *entry) noexcept nogil:
+    """A block that is read now stays until the next one is; the reader has left the one before it by then."""
+    cdef uint8_t *ended = entry.state
+    cdef uint8_t *before = flows.leftover
+    entry.timers = NULL
+    store_block(&entry.state, NULL)
+    if load_block(&flows.watched) == ended:
+        flows.leftover = ended
+        ended = before
+    free(ended)
 
 
 cdef void flow_tick(l45_worker *worker, l45_entry *entry, l45_timer *timer) noexcept nogil:

@@ -21,12 +21,13 @@ from layer45.fastpath.flow cimport (
     flow_idle, flow_oldest, flow_touch, flows_end, flows_start, l45_entry,
 )
 from layer45.fastpath.flow_life cimport enter, flow_close, flow_of, flow_tick
+from layer45.fastpath.flow_view cimport flow_view
 from layer45.fastpath.owned cimport (
     TIMER_OWNED, count_verdict, host_start, owned_go_on, random64, template_of,
 )
 from layer45.fastpath.packet cimport (
     PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, SMALLEST_IPV6_MTU,
-    allow_fragments, load_be16, parse, parse_result, seal,
+    allow_fragments, parse, parse_result, seal,
 )
 from layer45.fastpath.pool cimport ORIGIN_QUEUED, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of
 from layer45.fastpath.template cimport template_keep
@@ -335,25 +336,6 @@ cdef class Worker:
         worker_close_flows(&self.worker)
 
     def flows(self, uint32_t limit=1000) -> list[dict]:
-        """Up to limit flows as dicts. A snapshot taken while packets flow: single values may be a packet apart."""
-        cdef l45_entry *entry
-        cdef uint32_t at
-        found = []
-        for at in range(self.worker.flows.touched):
-            entry = &self.worker.flows.entries[at]
-            if entry.chain != NULL and len(found) < limit:
-                found.append(_describe(entry, self.worker.now_ns))
-        return found
-
-
-cdef dict _describe(const l45_entry *entry, uint64_t now_ns):
-    return {
-        "class": entry.key.class_id,
-        "protocol": "tcp" if entry.key.protocol == PROTOCOL_TCP else "udp",
-        "local": (bytes(entry.key.local[:16]), load_be16(<const uint8_t *> &entry.key.local_port_be)),
-        "remote": (bytes(entry.key.remote[:16]), load_be16(<const uint8_t *> &entry.key.remote_port_be)),
-        "egress_packets": entry.packets[0], "egress_bytes": entry.bytes[0],
-        "ingress_packets": entry.packets[1], "ingress_bytes": entry.bytes[1],
-        "age_s": max(0, <int64_t> (now_ns - entry.opened_ns)) / 1e9,
-        "idle_s": max(0, <int64_t> (now_ns - entry.last_ns)) / 1e9,
-    }
+        """Up to limit flows as dicts, while packets flow: see flow_view. Call it from one thread at a time."""
+        chains = {*self.retired, *[chain for table in self.tables for chain in table.chains]}
+        return flow_view(&self.worker, chains, limit)

@@ -104,12 +104,17 @@ class Module:
 
 def _check_ops(manifest: Manifest, ops: object, file: Path) -> None:
     try:  # the engine is built code, too: it is wanted only now that a module is to run
-        real = importlib.import_module("layer45.fastpath.chain").flow_state_bytes(manifest.name, ops)
+        chain = importlib.import_module("layer45.fastpath.chain")
+        state_bytes = chain.flow_state_bytes(manifest.name, ops)
+        flow_counters = chain.flow_counters(manifest.name, ops)
     except (ImportError, ValueError) as error:
         raise Layer45Error(f"{file}: {error}") from error
-    if real != manifest.flow_state_bytes:
+    if state_bytes != manifest.flow_state_bytes:
         declared = f"module.toml says flow_state_bytes = {manifest.flow_state_bytes}"
-        raise Layer45Error(f"{file}: {declared}, the code has {real}")
+        raise Layer45Error(f"{file}: {declared}, the code has {state_bytes}")
+    if flow_counters > len(manifest.counters):
+        declared = f"module.toml has {len(manifest.counters)} counters"
+        raise Layer45Error(f"{file}: {declared}, the code keeps the first {flow_counters} for each flow")
 
 
 def _run(name: str, file: Path) -> ModuleType:

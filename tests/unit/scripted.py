@@ -42,13 +42,16 @@ def scripted(
     both: Callable[[Services, Any], int],
     tick: Callable[[Services], None] | None = None,
     flow_close: Callable[[Services], None] | None = None,
+    flow_state_bytes: int = 0,
+    flow_counters: int = 0,
 ) -> InstanceSpec:
     """An instance of a module. both: its egress and ingress. The spec keeps all alive."""
     hot = Hot(lambda context, packet: both(Services(context), packet))
     ticking, closing, configure = _call(tick), _call(flow_close), Configure(lambda *_: 0)
     ops = Ops(
-        1, ctypes.sizeof(Ops), 0, 0, configure, None, None, _address(closing), hot, hot, _address(ticking)
-    )
+        1, ctypes.sizeof(Ops), 0, flow_state_bytes,
+        configure, None, None, _address(closing), hot, hot, _address(ticking), flow_counters,
+    )  # fmt: skip
     capsule = _new(ctypes.addressof(ops), ctypes.addressof(NAME), None)
     return InstanceSpec("scripted", capsule, owner=(ops, hot, ticking, closing, configure))
 

@@ -11,7 +11,10 @@ import pytest
 
 from layer45.config import Settings
 from layer45.errors import Layer45Error
+from layer45.manifest import load_manifest
 from layer45.modulefolder import Module, ModuleIndex, find_modules
+
+from .compiled import compiled
 
 CODE = """
 class Module:
@@ -179,3 +182,13 @@ def test_a_manifest_must_say_the_flow_state_that_the_code_has(tmp_path: Path) ->
     real = module.manifest.flow_state_bytes
     assert fault(wrong).endswith(f": module.toml says flow_state_bytes = 1, the code has {real}")
     del sys.modules["layer45_site_modules.tag.tag"]
+
+
+def test_a_manifest_must_have_the_counters_that_the_code_keeps_by_flow(tmp_path: Path) -> None:
+    compiled(Path(__file__).parent / "tally", tmp_path)
+    module = Module(load_manifest(tmp_path / "tally/module.toml"), tmp_path / "tally", shipped=False)
+    module.load_code()
+    wrong = Module(replace(module.manifest, counters={"seen": ""}), module.folder, shipped=False)
+    expected = ": module.toml has 1 counters, the code keeps the first 2 for each flow"
+    assert fault(wrong).endswith(expected)
+    del sys.modules["layer45_site_modules.tally.tally"]

@@ -59,17 +59,36 @@ cdef class Driver:
         """The verdict, and the packet as it stands in the slot then."""
         cdef l45_carrier carrier
         cdef l45_verdict verdict
-        memset(&carrier, 0, sizeof(carrier))
-        carrier.packet.head = self.slot
-        carrier.packet.data = self.slot + HEAD_ROOM_BYTES
-        carrier.packet.tail = carrier.packet.data + len(packet)
-        carrier.packet.end = self.slot + POOL_BUFFER_BYTES
-        memcpy(carrier.packet.data, <const uint8_t *> packet, len(packet))
+        self._fill(&carrier, packet, len(packet))
         carrier.packet.direction = direction
         carrier.packet.class_id = class_id
         carrier.packet.flags = flags
-        carrier.packet.origin = ORIGIN_QUEUED
         carrier.mtu = mtu
         carrier.queue_id = queue_id
         verdict = worker_process(&self.worker.worker, &carrier)
         return <int> verdict, _bytes(&carrier)
+
+    def churn(self, bytes packet, uint32_t ports, uint32_t count) -> None:
+        """Sends an IPv4 datagram count times, from so many ports in turn, as a queue's thread does: without the
+        interpreter lock, and with a rest behind each port."""
+        cdef const uint8_t *data = packet
+        cdef size_t size = len(packet)
+        cdef uint32_t number
+        cdef l45_carrier carrier
+        with nogil:
+            for number in range(count):
+                self._fill(&carrier, data, size)
+                carrier.packet.class_id = 1
+                carrier.packet.data[20] = <uint8_t> (number % ports >> 8)
+                carrier.packet.data[21] = <uint8_t> (number % ports)
+                worker_rest(&self.worker.worker)
+                worker_process(&self.worker.worker, &carrier)
+
+    cdef void _fill(self, l45_carrier *carrier, const uint8_t *packet, size_t size) noexcept nogil:
+        memset(carrier, 0, sizeof(l45_carrier))
+        carrier.packet.head = self.slot
+        carrier.packet.data = self.slot + HEAD_ROOM_BYTES
+        carrier.packet.tail = carrier.packet.data + size
+        carrier.packet.end = self.slot + POOL_BUFFER_BYTES
+        carrier.packet.origin = ORIGIN_QUEUED
+        memcpy(carrier.packet.data, packet, size)
