@@ -68,7 +68,7 @@ def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
 
 
 def stats(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """Every counter, with what it means."""
+    """Every counter and ratio, with what it means."""
     from layer45.control_messages import Stats
     from layer45.output import print_json
     from layer45.views import show_stats

@@ -39,7 +39,7 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
 
 @app.command()
 def show(name: Name, config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """One module: what it declares, its parameters and its counters."""
+    """One module: what it declares, parameters, counters, ratios."""
     from layer45.module_views import document, show_module
     from layer45.output import print_json
 

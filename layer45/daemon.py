@@ -228,13 +228,13 @@ class Daemon:
         return [_policy_state(policies[name], chains.get(name), seen.get(name, {})) for name in names]
 
     def stats(self) -> dict[str, Any]:
-        """Every counter, with help: by its name, a module's by MODULE.COUNTER. See Engine.stats."""
+        """Every counter and ratio, with help: by its name, a module's by MODULE.NAME. See Engine.stats."""
         stats = self._engine.stats()
         return {**stats, "help": {**stats.get("help", {}), **POLICY_HELP, **self._module_help()}}
 
     def _module_help(self) -> dict[str, str]:
         manifests = [instance.module.manifest for chain in self.plan.chains for instance in chain.instances]
-        return {f"{each.name}.{name}": text for each in manifests for name, text in each.counters.items()}
+        return {f"{each.name}.{name}": text for each in manifests for name, text in each.helps.items()}
 
     def flows(self, limit: int) -> list[dict[str, Any]]:
         """Live flows."""

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from layer45.fastpath.counters import COUNTERS
 from layer45.fastpath.queue import QueueLoop
 from layer45.fastpath.worker import Worker
 from layer45.loader import ChainPlan, InstancePlan, Plan, QueuePlan
+from layer45.ratio import Ratios, with_ratios
 from layer45.rules.diversion import MarkLayout
 
 KERNEL_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
@@ -158,6 +159,7 @@ class Engine:
         self._settings = settings
         self._queues: dict[int, _Queue] = {}
         self._chains: dict[tuple[int, str], Chain] = {}
+        self._ratios: dict[str, Ratios] = {}  # by module; of all plans so far, for flows keep their chain
         self._wanted: set[int] = set()
         self._past: Counter[str] = Counter()
 
@@ -176,6 +178,8 @@ class Engine:
             queue.start()
             self._queues[queue.number] = queue
         self._chains = chains
+        for each in plan.chains:
+            self._ratios.update(each.ratios)
         self._wanted = {number for group in plan.queues for number in _numbers(group)}
         self._settle()
 
@@ -230,15 +234,15 @@ class Engine:
             total.update(queue.worker.counters())
         return {
             "engine": {name: total[name] for name, _ in COUNTERS},
-            "policies": {chain.policy: _chain_stats(chain) for chain in self._chains.values()},
+            "policies": {chain.policy: _chain_stats(chain, self._ratios) for chain in self._chains.values()},
             "help": dict(COUNTERS),
         }
 
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """Up to limit live flows, busiest first."""
+        """Up to limit live flows, busiest first, with the instances that count by flow."""
         names = {chain.class_id: chain.policy for chain in self._chains.values()}
         found = [
-            _flow(flow, names)
+            _flow(flow, names, self._ratios)
             for queue in self._queues.values()
             for flow in queue.worker.flows(max_flows(limit, self._settings))
         ]
@@ -279,22 +283,24 @@ def _describe(queue: _Queue, kernel: dict[int, tuple[int, int]]) -> dict[str, An
     }
 
 
-def _chain_stats(chain: Chain) -> dict[str, Any]:
+def _chain_stats(chain: Chain, ratios: Mapping[str, Ratios]) -> dict[str, Any]:
     counters = chain.counters()
     return {
         "class": chain.class_id,
         "packets": counters["egress_packets"] + counters["ingress_packets"],
         "bytes": counters["egress_bytes"] + counters["ingress_bytes"],
         **counters,
+        "instances": with_ratios(counters["instances"], ratios),
     }
 
 
-def _flow(flow: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+def _flow(flow: dict[str, Any], names: dict[int, str], ratios: Mapping[str, Ratios]) -> dict[str, Any]:
     return {
         **flow,
         "policy": names.get(flow["class"], ""),
         "local": _endpoint(*flow["local"]),
         "remote": _endpoint(*flow["remote"]),
+        "instances": with_ratios(flow["instances"], ratios),
     }
 
 

@@ -25,6 +25,7 @@ from layer45.numbering import QueueKind, QueuePlan, number_classes, number_queue
 from layer45.overlap import covers, overlap
 from layer45.policy import Policy, read_policies
 from layer45.problems import Place, Problems
+from layer45.ratio import Ratios
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
 from layer45.selector import PROTOCOLS, as_policy_protocol
 
@@ -51,6 +52,11 @@ class ChainPlan:
     text: str
     protocols: tuple[str, ...] = PROTOCOLS
     replay_only: tuple[str, ...] = ()
+
+    @property
+    def ratios(self) -> dict[str, Ratios]:
+        """Of each module."""
+        return {each.module.name: each.module.manifest.ratios for each in self.instances}
 
 
 @dataclass(frozen=True)

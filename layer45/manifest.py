@@ -1,6 +1,5 @@
 """module.toml -> Manifest: what a module declares of itself."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,17 +7,18 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from layer45.counter_table import read_counters, read_ratios
 from layer45.growth import Growth, parse_growth
 from layer45.parameter import Parameter
 from layer45.parameter_table import read_parameters
 from layer45.problems import Place, Problems, shown
+from layer45.ratio import Ratio
 from layer45.suggest import did_you_mean
-from layer45.table import read_table, report_unknown
+from layer45.table import NAME, read_table, report_unknown
 from layer45.toml_file import read_toml
 
 FILE_NAME = "module.toml"
 ABI_VERSION = 1
-NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 Direction = Literal["egress", "ingress"]
 
@@ -49,12 +49,18 @@ class ModuleTable:
 
 @dataclass(frozen=True)
 class Manifest(ModuleTable):
-    """A validated module.toml. parameters and counters (name -> help) stand in the file's order."""
+    """A validated module.toml. parameters, counters (name -> help) and ratios stand in the file's order."""
 
     growth_front: Growth = field(default_factory=Growth)
     growth_back: Growth = field(default_factory=Growth)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     counters: Mapping[str, str] = field(default_factory=dict)
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+
+    @property
+    def helps(self) -> dict[str, str]:
+        """What its counters and ratios mean; no two have the same name."""
+        return {**self.counters, **{name: ratio.help for name, ratio in self.ratios.items()}}
 
     def read_values(self, given: Mapping[str, object], place: Place, problems: Problems) -> dict[str, object]:
         """All parameters' values, in the manifest's order; defaults stand in.
@@ -112,16 +118,22 @@ def _read(file: Path, problems: Problems) -> Manifest | None:
     if read is None:
         return None
     top, place = read
-    report_unknown(top, ("module", "param", "counter"), place, problems)
+    report_unknown(top, ("module", "param", "counter", "ratio"), place, problems)
     module = place.child("module")
     values = read_table(top.get("module", {}), ModuleTable, module, problems)
     parameters = read_parameters(top.get("param", {}), place.child("param"), problems)
-    counters = _read_counters(top.get("counter", {}), place.child("counter"), problems)
     front, back = _read_growth(values.get("growth_bytes"), parameters, module, problems)
     _check(values, file, module, problems)
+    counted = _read_counted(top, place, problems)
     if problems:
         return None
-    return Manifest(**values, growth_front=front, growth_back=back, parameters=parameters, counters=counters)
+    return Manifest(**values, growth_front=front, growth_back=back, parameters=parameters, **counted)
+
+
+def _read_counted(top: Mapping[str, object], place: Place, problems: Problems) -> dict[str, Any]:
+    counters = read_counters(top.get("counter", {}), place.child("counter"), problems)
+    ratios = read_ratios(top.get("ratio", {}), counters, place.child("ratio"), problems)
+    return {"counters": counters, "ratios": ratios}
 
 
 def _check(values: Mapping[str, Any], file: Path, place: Place, problems: Problems) -> None:
@@ -193,25 +205,3 @@ def _side(
         if (parameters[name].minimum or 0) < 0 or parameters[name].minimum is None:
             problems.add(place.child(side), f"parameter {name} needs minimum >= 0 to stand for a growth")
     return growth
-
-
-def _read_counters(tables: object, place: Place, problems: Problems) -> dict[str, str]:
-    if not isinstance(tables, dict):
-        problems.add(place, f"expected tables [counter.NAME], got {shown(tables)}")
-        return {}
-    counters = {}
-    for name, table in tables.items():
-        check_name(name, place.child(name), problems)
-        counters[name] = read_table(table, _CounterTable, place.child(name), problems).get("help", "")
-    return counters
-
-
-@dataclass(frozen=True)
-class _CounterTable:
-    help: str
-
-
-def check_name(name: str, place: Place, problems: Problems) -> None:
-    """A problem if the name of a counter is not lower-case with underscores."""
-    if not NAME.fullmatch(name):
-        problems.add(place, "expected a name of lower-case letters, digits and _, a letter first")

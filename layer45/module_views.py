@@ -7,6 +7,7 @@ from layer45.errors import Layer45Error
 from layer45.modulefolder import Module
 from layer45.output import print_table
 from layer45.parameter import Parameter
+from layer45.ratio import Ratio
 
 
 def summary(module: Module) -> dict[str, Any]:
@@ -43,7 +44,12 @@ def document(module: Module) -> dict[str, Any]:
         "runs_before": list(manifest.runs_before),
         "parameters": [_parameter(parameter) for parameter in manifest.parameters.values()],
         "counters": dict(manifest.counters),
+        "ratios": {name: _ratio(ratio) for name, ratio in manifest.ratios.items()},
     }
+
+
+def _ratio(ratio: Ratio) -> dict[str, Any]:
+    return {"of": list(ratio.of), "to": list(ratio.to), "help": ratio.help}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -83,12 +89,12 @@ def show_list(modules: list[dict[str, Any]]) -> None:
 
 
 def show_module(module: dict[str, Any]) -> None:
-    """What it declares, then its parameters and counters."""
+    """What it declares, then its parameters, counters and ratios."""
     print(f"{module['name']} {module['version']}: {module['summary']}\n")
     plain = {
         key: value
         for key, value in module.items()
-        if key not in ("name", "version", "summary", "parameters", "counters")
+        if key not in ("name", "version", "summary", "parameters", "counters", "ratios")
     }
     print_table(("DECLARES", ""), [(key, _plain(value)) for key, value in plain.items()])
     print()
@@ -99,6 +105,17 @@ def show_module(module: dict[str, Any]) -> None:
     )  # fmt: skip
     print()
     print_table(("COUNTER", "MEANING"), list(module["counters"].items()))
+    if module["ratios"]:
+        print()
+    print_table(
+        ("RATIO", "IS", "MEANING"),
+        [(name, f"{_sum(ratio['of'])} / {_sum(ratio['to'])}", ratio["help"])
+         for name, ratio in module["ratios"].items()],
+    )  # fmt: skip
+
+
+def _sum(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"({' + '.join(names)})"
 
 
 def _plain(value: object) -> str:

@@ -8,6 +8,10 @@ GAP = "  "
 STYLES = {"ok": "green", "missing": "bold red", "warn": "yellow", "yes": "green", "no": "red"}
 
 
+class Figure(str):
+    """A number that is a text already; in a table it stands right, as numbers do."""
+
+
 def print_json(document: Any) -> None:
     """One JSON document on standard output, indented, keys in the order they were made."""
     import msgspec
@@ -28,7 +32,7 @@ def print_error(line: str) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table; nothing at all when there are no rows. Numbers stand right."""
+    """A table; nothing at all when there are no rows. Numbers and figures stand right."""
     cells = [tuple(row) for row in rows]
     if not cells:
         return
@@ -47,9 +51,7 @@ def _print_plain(heads: Sequence[str], rows: list[tuple[object, ...]], title: st
     for number, line in enumerate(texts):
         cells = rows[number - 1] if number else heads
         columns = zip(line, widths, cells, strict=True)
-        print(
-            GAP.join(t.rjust(w) if isinstance(c, int | float) else t.ljust(w) for t, w, c in columns).rstrip()
-        )
+        print(GAP.join(t.rjust(w) if _stands_right(c) else t.ljust(w) for t, w, c in columns).rstrip())
 
 
 def _print_framed(heads: Sequence[str], rows: list[tuple[object, ...]], title: str) -> None:
@@ -60,11 +62,15 @@ def _print_framed(heads: Sequence[str], rows: list[tuple[object, ...]], title: s
 
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for at, head in enumerate(heads):
-        table.add_column(head, justify="right" if isinstance(rows[0][at], int | float) else "left")
+        table.add_column(head, justify="right" if _stands_right(rows[0][at]) else "left")
     for row in rows:
         texts = [_text(cell) for cell in row]
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in texts))
     Console().print(table)
+
+
+def _stands_right(cell: object) -> bool:
+    return isinstance(cell, int | float | Figure)
 
 
 def _text(cell: object) -> str:

@@ -1,6 +1,5 @@
 """The [param.NAME] tables of module.toml -> Parameter."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -10,9 +9,7 @@ from msgspec import Meta
 from layer45.parameter import INTEGER_MAX, INTEGER_MIN, LONGEST_BYTES, Parameter
 from layer45.policy import RESERVED
 from layer45.problems import Place, Problems, shown
-from layer45.table import read_table
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+from layer45.table import check_name, read_table
 
 Integer = Annotated[int, Meta(ge=INTEGER_MIN, le=INTEGER_MAX)]
 Natural = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
@@ -91,8 +88,7 @@ def _read(name: str, table: object, place: Place, problems: Problems) -> Paramet
 
 
 def _read_one(name: str, table: object, place: Place, problems: Problems) -> Parameter | None:
-    if not _NAME.fullmatch(name):
-        problems.add(place, "expected a name of lower-case letters, digits and _, a letter first")
+    check_name(name, place, problems)
     if name in RESERVED:
         problems.add(place, f"{name} is a key of every chain entry; expected another name")
     shape = _SHAPES.get(_type_of(table, place, problems))

@@ -31,6 +31,7 @@ from layer45.fastpath.chain import ClassTable
 from layer45.fastpath.match import Match
 from layer45.fastpath.replay import REASONS, Replay
 from layer45.fastpath.worker import Worker
+from layer45.ratio import with_ratios
 from layer45.rules.diversion import Selector
 from layer45.selector import as_policy_protocol
 
@@ -52,9 +53,9 @@ class Summary:
     sent_back: packets that modules made for the other direction, which this capture is not.
 
     untouched: records copied as they were, by reason. customized: packets that went through the chain.
-    engine: the engine's counters. instances: each module's counters, in the chain's order. live: objects left
-    in the engine, all 0. error: what ended a damaged input early, one line; everything before it is in the
-    output.
+    engine: the engine's counters. instances: each module's counters and ratios, in the chain's order. live:
+    objects left in the engine, all 0. error: what ended a damaged input early, one line; everything before it
+    is in the output.
     """
 
     policy: str
@@ -232,7 +233,7 @@ class _Run:
             written=writer.records,
             untouched={reason: self.counters[reason] for reason in REASONS},
             engine=self.worker.counters(),
-            instances=self.chain.counters()["instances"],
+            instances=with_ratios(self.chain.counters()["instances"], self.plan.ratios),
             live=self.worker.live,
             error=error and f"{source}: damaged: {error}; the packets before are in {target}",
             **{name: self.counters[name] for name in ("read", "customized", "injected", "dropped", "sent_back")},

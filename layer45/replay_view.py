@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from layer45.figures import figures
 from layer45.output import print_json, print_table
 
 KEYS = ("read", "customized", "injected", "dropped", "sent_back", "written")
@@ -49,9 +50,9 @@ def _show_tables(summary: dict[str, Any]) -> None:
     untouched = [(reason, count) for reason, count in summary["untouched"].items() if count]
     print_table(("COPIED AS THEY WERE", "COUNT"), untouched)
     rows = [
-        (instance["module"], counter, value)
+        (instance["module"], name, value)
         for instance in summary["instances"]
-        for counter, value in instance["counters"].items()
-        if value
+        for name, value in figures(instance)
+        if value != 0
     ]
     print_table(("MODULE", "COUNTER", "VALUE"), rows)

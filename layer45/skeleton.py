@@ -5,7 +5,7 @@ from pathlib import Path
 from string import Template
 
 from layer45.errors import Layer45Error
-from layer45.manifest import NAME
+from layer45.table import NAME
 
 TEMPLATES = Path(__file__).with_name("skeletons")
 LANGUAGES = ("cython", "python")

@@ -1,5 +1,6 @@
 """A TOML table checked key by key against a dataclass, so that all its wrong keys are reported."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from functools import cache
@@ -10,6 +11,8 @@ from msgspec import inspect
 
 from layer45.problems import Place, Problems, shown
 from layer45.suggest import did_you_mean
+
+NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 @cache
@@ -52,6 +55,12 @@ def report_unknown(table: Iterable[str], known: Iterable[str], place: Place, pro
         if key not in names:
             hint = did_you_mean(key, names) or f"; expected one of {', '.join(names)}"
             problems.add(place.child(key), f"unknown key{hint}")
+
+
+def check_name(name: str, place: Place, problems: Problems) -> None:
+    """A problem if a table's name, as the user chose it, is not lower-case with underscores."""
+    if not NAME.fullmatch(name):
+        problems.add(place, "expected a name of lower-case letters, digits and _, a letter first")
 
 
 def _converted(value: object, hint: Any) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from layer45.doctor import Finding, fit
+from layer45.figures import figures, figures_line
 from layer45.output import print_table
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -99,7 +100,7 @@ def _show_queues(queues: list[dict[str, Any]]) -> None:
 
 
 def show_stats(document: dict[str, Any]) -> None:
-    """stats: one line a counter."""
+    """stats: one line a counter; a module's ratios behind its counters."""
     helps = document["help"]
     print_table(
         ("ENGINE", "VALUE", "MEANING"), [(n, v, helps.get(n, "")) for n, v in document["engine"].items()]
@@ -109,22 +110,27 @@ def show_stats(document: dict[str, Any]) -> None:
         print_table((f"POLICY {name}", "VALUE", "MEANING"), list(_policy_rows(policy, helps)))
 
 
-def _policy_rows(policy: dict[str, Any], helps: dict[str, str]) -> Iterator[tuple[str, int, str]]:
+def _policy_rows(policy: dict[str, Any], helps: dict[str, str]) -> Iterator[tuple[str, object, str]]:
     for key, value in policy.items():
         if key in helps:
             yield key, value, helps[key]
     for place, instance in enumerate(policy["instances"], 1):
         module = instance["module"]
-        for counter, value in instance["counters"].items():
-            yield f"{place} {module}: {counter}", value, helps.get(f"{module}.{counter}", "")
+        for name, value in figures(instance):
+            yield f"{place} {module}: {name}", value, helps.get(f"{module}.{name}", "")
 
 
 def show_flows(flows: list[dict[str, Any]]) -> None:
-    """flows: one line each."""
+    """flows: one line each; what modules counted in it, if any count by flow, in the last column."""
     if not flows:
         print("no flows")
         return
-    print_table([key.upper() for key in flows[0]], [tuple(map(_cell, flow.values())) for flow in flows])
+    keys = [key for key in flows[0] if key != "instances"]
+    rows = [tuple(_cell(flow[key]) for key in keys) for flow in flows]
+    if any(flow["instances"] for flow in flows):
+        keys.append("counted")
+        rows = [(*row, figures_line(flow["instances"])) for row, flow in zip(rows, flows, strict=True)]
+    print_table([key.upper() for key in keys], rows)
 
 
 def _cell(value: object) -> object:

@@ -59,10 +59,10 @@ def test_vectors(road: Road, name: str, vector: dict[str, Any], reference: bool)
 
 
 @every_module
-def test_every_parameter_and_counter_stands_in_the_readme(folder: Path) -> None:
+def test_every_parameter_counter_and_ratio_stands_in_the_readme(folder: Path) -> None:
     readme, table = (folder / "README.md").read_text(), manifest(folder)
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", readme, re.MULTILINE))
-    for name, facts in {**table["param"], **table["counter"]}.items():
+    for name, facts in {**table["param"], **table["counter"], **table.get("ratio", {})}.items():
         assert facts["help"] in rows[name]
 
 

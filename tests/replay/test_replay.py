@@ -8,6 +8,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
 from layer45.replay import Summary
+from layer45.replay_view import show_summary
 
 from .captures import (
     COOKED,
@@ -225,3 +226,21 @@ def test_an_empty_chain_and_an_empty_capture(tmp_path: Path, send: Send) -> None
     source = write(tmp_path / "in.pcap", [])
     summary = there_and_back(send, source)
     assert (summary.read, summary.written) == (0, 0)
+
+
+def test_ratios_stand_with_the_counters(
+    send: Send, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    payloads = [b"a" * 100, b"", b"b" * 100, b"a" * 100]
+    source = write(tmp_path / "in.pcap", [ethernet(udp(each)) for each in payloads])
+    summary = send(source, tmp_path / "out.pcap", '{ module = "example_python" }')
+    (instance,) = summary.instances
+    assert (instance["module"], instance["ratios"]) == ("example_python", {"compressed_share": 0.75})
+    show_summary(summary.as_dict(), as_json=False, to_stderr=False)
+    assert "example_python  compressed_share   0.75" in capsys.readouterr().out
+    back = send(
+        tmp_path / "out.pcap", tmp_path / "back.pcap", '{ module = "example_python" }', direction="ingress"
+    )
+    assert back.instances[0]["ratios"] == {"compressed_share": None}
+    show_summary(back.as_dict(), as_json=False, to_stderr=False)
+    assert "example_python  compressed_share      -" in capsys.readouterr().out

@@ -174,6 +174,14 @@ def test_modules_are_listed_and_shown(configuration: Configuration) -> None:
     plain = layer45("modules", "show", "tag", "--config", configuration.directory).stdout
     assert "id" in plain
     assert "(required)" in plain
+    assert "RATIO" not in plain
+
+
+def test_a_modules_ratios_are_shown(configuration: Configuration) -> None:
+    words = ["modules", "show", "example_python", "--config", configuration.directory]
+    ratio = json.loads(layer45(*words, "--json").stdout)["ratios"]["compressed_share"]
+    assert (ratio["of"], ratio["to"]) == (["compressed"], ["compressed", "stored"])
+    assert f"compressed_share  compressed / (compressed + stored)  {ratio['help']}" in layer45(*words).stdout
 
 
 def test_an_unknown_module_gets_a_suggestion(configuration: Configuration) -> None:

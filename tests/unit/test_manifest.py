@@ -9,6 +9,7 @@ from layer45.errors import ConfigError
 from layer45.growth import Growth
 from layer45.manifest import Manifest, load_manifest
 from layer45.problems import Place, Problems
+from layer45.ratio import Ratio
 
 HEAD = """\
 [module]
@@ -58,6 +59,10 @@ help = "how many"
 help = "ingress datagrams without our magic"
 [counter.another]
 help = "x"
+[ratio.share]
+of = ["bad_magic"]
+to = ["bad_magic", "another"]
+help = "share of the bad"
 """
 )
 
@@ -88,6 +93,8 @@ def test_every_key(tmp_path: Path) -> None:
     assert (manifest.growth_front, manifest.growth_back) == (Growth(), Growth(12, sized=("id",)))
     assert list(manifest.parameters) == ["id", "mode", "count"]
     assert next(iter(manifest.counters.items())) == ("bad_magic", "ingress datagrams without our magic")
+    assert manifest.ratios == {"share": Ratio(("bad_magic",), ("bad_magic", "another"), "share of the bad")}
+    assert list(manifest.helps) == ["bad_magic", "another", "share"]
     assert manifest.parameters["mode"].needs == {"sequence": "sequence"}
     assert manifest.parameters["count"].default == 3
 
@@ -95,13 +102,19 @@ def test_every_key(tmp_path: Path) -> None:
 def test_defaults(tmp_path: Path) -> None:
     manifest = read(tmp_path, HEAD)
     assert (manifest.language, manifest.gso, manifest.flow_state_bytes) == ("cython", False, 0)
-    assert (manifest.parameters, manifest.counters, manifest.emits) == ({}, {}, ())
+    assert (manifest.parameters, manifest.counters, manifest.ratios, manifest.emits) == ({}, {}, {}, ())
     assert manifest.growth_back.evaluate({}) == 0
 
 
 def changed(key: str, line: str) -> str:
     """HEAD with another line for a key."""
     return "".join(line + "\n" if each.startswith(f"{key} ") else each for each in HEAD.splitlines(True))
+
+
+def ratio(of: str = '["lost"]', to: str = '["lost", "found"]', name: str = "share", rest: str = "") -> str:
+    """HEAD with two counters and a ratio of them, which begins in line 15."""
+    counters = '[counter.lost]\nhelp = "x"\n[counter.found]\nhelp = "y"\n'
+    return f'{HEAD}{counters}[ratio.{name}]\nof = {of}\nto = {to}\nhelp = "z"\n{rest}'
 
 
 NAME = "expected a name of lower-case letters, digits and _, a letter first"
@@ -144,6 +157,19 @@ NAME = "expected a name of lower-case letters, digits and _, a letter first"
         (HEAD + "[counter.X]\nhelp = ''", [f"11: counter.X: {NAME}"]),
         (HEAD + "[counter.x]\nhlp = ''", ["11: counter.x.help: missing; expected text", '12: counter.x.hlp: unknown key, did you mean "help"?']),
         (HEAD + "[counter]\nx = 'y'", ['12: counter.x: expected a table, got "y"']),
+        (ratio(of='["lots"]'), ['16: ratio.share.of[0]: no counter "lots", did you mean "lost"?']),
+        (ratio(to='["lost", "zzz"]'), ['17: ratio.share.to[1]: no counter "zzz"; it has lost, found']),
+        (ratio(of="[]", to="[]"), ["16: ratio.share.of: expected at least one counter", "17: ratio.share.to: expected at least one counter"]),
+        (ratio(of='"lost"'), ['16: ratio.share.of: expected list of text, got "lost"']),
+        (ratio(of="[1]"), ["16: ratio.share.of: expected list of text, got a list"]),
+        (ratio(name="lost"), ["15: ratio.lost: lost is a counter; expected another name"]),
+        (ratio(name="X-y"), [f"15: ratio.X-y: {NAME}"]),
+        (ratio(rest="hlp = 1"), ['19: ratio.share.hlp: unknown key, did you mean "help"?']),
+        (HEAD + "[ratio.x]", [f"11: ratio.x.{key}: missing; expected {what}" for key, what in (("help", "text"), ("of", "list of text"), ("to", "list of text"))]),
+        (HEAD + '[ratio.x]\nof = ["a"]\nto = ["a"]\nhelp = ""', ['12: ratio.x.of[0]: no counter "a"; it has none', '13: ratio.x.to[0]: no counter "a"; it has none']),
+        (HEAD + "[ratio]\nx = 1", ["12: ratio.x: expected a table, got 1"]),
+        ("ratio = 1\n" + HEAD, ["1: ratio: expected tables [ratio.NAME], got 1"]),
+        (HEAD + "[ratios.x]", ['11: ratios: unknown key, did you mean "ratio"?']),
         ("x =", ["1: not valid TOML: invalid value"]),
     ],
 )  # fmt: skip

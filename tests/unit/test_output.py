@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from layer45.output import print_error, print_json, print_table
+from layer45.output import Figure, print_error, print_json, print_table
 
 LONG = "x" * 300
 
@@ -19,6 +19,16 @@ def test_a_pipe_gets_aligned_columns_and_whole_cells(capsys: pytest.CaptureFixtu
     assert lines[0] == "NAME       COUNT  TEXT"
     assert lines[1] == "a              5  [bold]not markup[/bold]"
     assert lines[2] == f"long name  12345  {LONG}"
+
+
+def test_figures_stand_right_as_numbers_do(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("NAME", "COUNT"), [("a", 12345), ("b", Figure("0.5")), ("c", Figure("-"))])
+    assert [line[-5:] for line in capsys.readouterr().out.splitlines()] == [
+        "COUNT",
+        "12345",
+        "  0.5",
+        "    -",
+    ]
 
 
 def test_no_rows_no_table(capsys: pytest.CaptureFixture[str]) -> None:

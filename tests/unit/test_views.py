@@ -22,6 +22,9 @@ STATUS: dict[str, Any] = {
     "last_reload": {"time": 1.0, "ok": False, "problems": ["a.toml:1: bad"]},
     "warnings": ["one thing"],
 }  # fmt: skip
+FLOW: dict[str, Any] = {
+    "protocol": "udp", "local": "10.0.0.1:5", "remote": ("fd00::1", 7), "idle_s": 1.234, "instances": [],
+}  # fmt: skip
 
 
 def test_status(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,22 +44,50 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
     document = {
         "engine": {"received": 5},
         "policies": {
-            "p": {"class": 1, "packets": 5, "instances": [{"module": "tag", "counters": {"tagged": 4}}]}
+            "p": {
+                "class": 1, "packets": 5,
+                "instances": [
+                    {"module": "tag", "counters": {"tagged": 4}, "ratios": {"share": 2 / 3, "gone": None}}
+                ],
+            }
         },
-        "help": {"received": "R", "packets": "P", "tag.tagged": "T"},
-    }
+        "help": {"received": "R", "packets": "P", "tag.tagged": "T", "tag.share": "S", "tag.gone": "G"},
+    }  # fmt: skip
     show_stats(document)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["received", "5", "R"] in lines
     assert ["packets", "5", "P"] in lines
-    assert ["1", "tag:", "tagged", "4", "T"] in lines
+    assert lines[-3:] == [
+        ["1", "tag:", "tagged", "4", "T"],
+        ["1", "tag:", "share", "0.6667", "S"],
+        ["1", "tag:", "gone", "-", "G"],
+    ]
 
 
 def test_flows(capsys: pytest.CaptureFixture[str]) -> None:
-    show_flows([{"protocol": "udp", "local": "10.0.0.1:5", "remote": ("fd00::1", 7), "idle_s": 1.234}])
-    assert capsys.readouterr().out.splitlines()[1].split() == ["udp", "10.0.0.1:5", "[fd00::1]:7", "1.2"]
+    show_flows([FLOW])
+    head, row = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert head == ["PROTOCOL", "LOCAL", "REMOTE", "IDLE_S"]
+    assert row == ["udp", "10.0.0.1:5", "[fd00::1]:7", "1.2"]
     show_flows([])
     assert capsys.readouterr().out == "no flows\n"
+
+
+def test_flows_say_what_was_counted_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    fec = {
+        "module": "fec",
+        "counters": {"sources": 120, "lost": 0},
+        "ratios": {"share": 0.5, "x": 0.0, "y": None},
+    }
+    tag = {"module": "tag", "counters": {"gaps": 1}, "ratios": {}}
+    idle = {"module": "idle", "counters": {"never": 0}, "ratios": {}}
+    show_flows([{**FLOW, "instances": [idle, fec, tag]}, FLOW, {**FLOW, "instances": [idle]}])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert [row[head.index("COUNTED") :] for row in rows] == [
+        "fec: sources 120, share 0.5; tag: gaps 1",
+        "",
+        "",
+    ]
 
 
 def test_a_report_with_problems_says_nothing_here(capsys: pytest.CaptureFixture[str]) -> None:
