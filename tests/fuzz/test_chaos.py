@@ -64,7 +64,7 @@ class Run:
         self.worker.reclaim()
 
     def chain(self, class_id: int) -> Chain:
-        entry = InstanceSpec("chaos", self.chaos.ops, [("mischief", int(self.mischief))])
+        entry = InstanceSpec("chaos", self.chaos.ops, [("mischief", int(self.mischief))], ["calls"])
         closed, sticky = self.random.random() < 0.5, self.random.random() < 0.2
         return Chain(
             class_id, "chaos", [entry] * self.random.randint(0, 5), transports=("udp", "tcp"),
@@ -125,7 +125,15 @@ class Run:
             assert counters[name] == self.verdicts[verdict]
         copies = counters["clones"] - counters["clones_ended"]
         assert live["owned"] == counters["held"] + copies <= self.max_held
-        assert live["flows"] == len(self.worker.flows())
+        self.check_flows(live["flows"])
+
+    def check_flows(self, live: int) -> None:
+        """No instance has counted more calls than packets and copies can have come to it."""
+        flows = self.worker.flows()
+        assert len(flows) == live
+        most = self.queued + self.worker.counters()["clones"]
+        for instance in (each for flow in flows for each in flow["instances"]):
+            assert 0 <= instance["counters"]["calls"] <= most
 
     def end(self) -> None:
         self.worker.publish(ClassTable([]))

@@ -22,8 +22,8 @@ cdef struct chaos_instance:
     bint mischief
 
 cdef struct chaos_state:
+    uint64_t calls               # the one counter, by flow
     l45_packet *kept[KEPT]
-    uint64_t calls
     uint32_t open                # a canary: 1 between flow_open and flow_close
     uint8_t canary[40]
 
@@ -116,6 +116,7 @@ cdef l45_verdict act(l45_context *context, l45_packet *packet) noexcept nogil:
     if state.open != 1:
         LATE += 1
     state.calls += 1
+    context.counters[0] += 1
     if dice(context, 4) == 0:
         context.host.arm(context, L45_NEVER if dice(context, 4) == 0 else moment(context))
     if dice(context, 4) == 0:
@@ -197,6 +198,7 @@ OPS.abi_version = L45_ABI_VERSION
 OPS.struct_bytes = sizeof(OPS)
 OPS.instance_bytes = sizeof(chaos_instance)
 OPS.flow_state_bytes = sizeof(chaos_state)
+OPS.flow_counters = 1
 OPS.configure = configure
 OPS.flow_open = flow_open
 OPS.flow_close = flow_close
