@@ -10,19 +10,22 @@ from layer45.table import check_name, read_table
 
 
 @dataclass(frozen=True)
-class _CounterTable:
+class Counter:
+    """What is counted. notice: an operator should hear of the first."""
+
     help: str
+    notice: bool = False
 
 
-def read_counters(tables: object, place: Place, problems: Problems) -> dict[str, str]:
-    """name -> help, in the file's order."""
+def read_counters(tables: object, place: Place, problems: Problems) -> dict[str, Counter]:
+    """By name, in the file's order. Wrong ones are problems, and still there."""
     if not isinstance(tables, dict):
         problems.add(place, f"expected tables [counter.NAME], got {shown(tables)}")
         return {}
     counters = {}
     for name, table in tables.items():
         check_name(name, place.child(name), problems)
-        counters[name] = read_table(table, _CounterTable, place.child(name), problems).get("help", "")
+        counters[name] = Counter(**{"help": "", **read_table(table, Counter, place.child(name), problems)})
     return counters
 
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from layer45.errors import Layer45Error
 from layer45.loader import Plan
 from layer45.lock import DaemonLock
 from layer45.namespace import network_namespace
+from layer45.notices import Notices
 from layer45.policy import Policy
 from layer45.rules.diversion import RulePlan
 from layer45.suggest import did_you_mean
@@ -82,6 +83,7 @@ class Daemon:
         self._started = time.time()
         self._untagged = ""  # why sockets are not tagged
         self._last_reload: dict[str, Any] | None = None
+        self._notices = Notices()
         self.plan: Plan
         self._engine: Engine
         self._rules: Rules
@@ -177,6 +179,7 @@ class Daemon:
     def _adopt(self, plan: Plan) -> None:
         self.plan = plan
         self.generation += 1
+        self._notices.follow(plan.chains)
         for warning in plan.warnings:
             self._log.warning(warning)
         names = ",".join(chain.policy.name for chain in plan.chains)
@@ -239,6 +242,13 @@ class Daemon:
     def flows(self, limit: int) -> list[dict[str, Any]]:
         """Live flows."""
         return self._engine.flows(limit)
+
+    def tell_notices(self) -> None:
+        """Logs each counter with notice = true that is above 0, once in the life of its chain."""
+        if not self._notices:
+            return
+        for each in self._notices.take(self._engine.stats().get("policies", {})):
+            self._log.warning("a module has something to tell", **asdict(each))
 
     def fault(self) -> str:
         """What makes going on pointless: a queue whose thread has died. Empty while all is well."""

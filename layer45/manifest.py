@@ -49,13 +49,17 @@ class ModuleTable:
 
 @dataclass(frozen=True)
 class Manifest(ModuleTable):
-    """A validated module.toml. parameters, counters (name -> help) and ratios stand in the file's order."""
+    """A validated module.toml. parameters, counters (name -> help) and ratios stand in the file's order.
+
+    notices: counters of which an operator should hear when they are first above 0.
+    """
 
     growth_front: Growth = field(default_factory=Growth)
     growth_back: Growth = field(default_factory=Growth)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     counters: Mapping[str, str] = field(default_factory=dict)
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     @property
     def helps(self) -> dict[str, str]:
@@ -133,7 +137,11 @@ def _read(file: Path, problems: Problems) -> Manifest | None:
 def _read_counted(top: Mapping[str, object], place: Place, problems: Problems) -> dict[str, Any]:
     counters = read_counters(top.get("counter", {}), place.child("counter"), problems)
     ratios = read_ratios(top.get("ratio", {}), counters, place.child("ratio"), problems)
-    return {"counters": counters, "ratios": ratios}
+    return {
+        "counters": {name: counter.help for name, counter in counters.items()},
+        "ratios": ratios,
+        "notices": tuple(name for name, counter in counters.items() if counter.notice),
+    }
 
 
 def _check(values: Mapping[str, Any], file: Path, place: Place, problems: Problems) -> None:

@@ -42,6 +42,7 @@ def document(module: Module) -> dict[str, Any]:
         "provides": list(manifest.provides),
         "runs_after": list(manifest.runs_after),
         "runs_before": list(manifest.runs_before),
+        "notices": list(manifest.notices),
         "parameters": [_parameter(parameter) for parameter in manifest.parameters.values()],
         "counters": dict(manifest.counters),
         "ratios": {name: _ratio(ratio) for name, ratio in manifest.ratios.items()},

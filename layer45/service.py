@@ -116,6 +116,11 @@ class Service:
         except Exception:
             self._log.exception("reload failed")
 
+    def _look(self) -> str:
+        """In the worker thread: what makes going on pointless, after what is only worth a line in the log."""
+        self._daemon.tell_notices()
+        return self._daemon.fault()
+
     async def _watch(self) -> None:
         """Ends the daemon when a worker has died; else tells the watchdog that all is well."""
         loop = asyncio.get_running_loop()
@@ -123,7 +128,7 @@ class Service:
         while not self._end.is_set():
             await asyncio.sleep(min(HEALTH_INTERVAL_S, watchdog_s or HEALTH_INTERVAL_S))
             try:
-                self._fault = await loop.run_in_executor(self._worker, self._daemon.fault)
+                self._fault = await loop.run_in_executor(self._worker, self._look)
             except Exception as error:
                 self._log.exception("cannot look after the engine")
                 self._fault = f"the engine does not answer: {type(error).__name__}: {error}"

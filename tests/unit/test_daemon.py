@@ -34,6 +34,7 @@ class Stage:
         self.fail: dict[str, int] = {}
         self.present = False
         self.alive = True
+        self.instances: list[dict[str, Any]] = []  # of the policy voice
 
     def note(self, call: str) -> None:
         self.calls.append(call)
@@ -69,7 +70,7 @@ class StandInEngine:
         return {"queues": [{"number": 4500, "alive": self.stage.alive}]}
 
     def stats(self) -> dict[str, Any]:
-        return {"policies": {"voice": {"packets": 3, "bytes": 300}}}
+        return {"policies": {"voice": {"packets": 3, "bytes": 300, "instances": self.stage.instances}}}
 
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]:
         return []

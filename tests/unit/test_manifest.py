@@ -59,6 +59,7 @@ help = "how many"
 help = "ingress datagrams without our magic"
 [counter.another]
 help = "x"
+notice = true
 [ratio.share]
 of = ["bad_magic"]
 to = ["bad_magic", "another"]
@@ -94,6 +95,7 @@ def test_every_key(tmp_path: Path) -> None:
     assert list(manifest.parameters) == ["id", "mode", "count"]
     assert next(iter(manifest.counters.items())) == ("bad_magic", "ingress datagrams without our magic")
     assert manifest.ratios == {"share": Ratio(("bad_magic",), ("bad_magic", "another"), "share of the bad")}
+    assert manifest.notices == ("another",)
     assert list(manifest.helps) == ["bad_magic", "another", "share"]
     assert manifest.parameters["mode"].needs == {"sequence": "sequence"}
     assert manifest.parameters["count"].default == 3
@@ -156,6 +158,7 @@ NAME = "expected a name of lower-case letters, digits and _, a letter first"
         (HEAD + "[param]\nx = 1", ["12: param.x: expected a table, got 1"]),
         (HEAD + "[counter.X]\nhelp = ''", [f"11: counter.X: {NAME}"]),
         (HEAD + "[counter.x]\nhlp = ''", ["11: counter.x.help: missing; expected text", '12: counter.x.hlp: unknown key, did you mean "help"?']),
+        (HEAD + "[counter.x]\nhelp = ''\nnotice = 1", ["13: counter.x.notice: expected true or false, got 1"]),
         (HEAD + "[counter]\nx = 'y'", ['12: counter.x: expected a table, got "y"']),
         (ratio(of='["lots"]'), ['16: ratio.share.of[0]: no counter "lots", did you mean "lost"?']),
         (ratio(to='["lost", "zzz"]'), ['17: ratio.share.to[1]: no counter "zzz"; it has lost, found']),

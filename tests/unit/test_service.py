@@ -94,6 +94,22 @@ def test_it_answers_over_its_socket(service: Service, tmp_path: Path) -> None:
     assert heard == [1, [], 2]
 
 
+def test_notices_are_looked_for_while_it_runs(service: Service, tmp_path: Path) -> None:
+    looks: list[str] = []
+    service._daemon.tell_notices = lambda: looks.append("")  # type: ignore[method-assign]
+
+    def wait() -> None:
+        until = time.monotonic() + 10
+        while len(looks) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        end()
+
+    thread = while_it_runs(tmp_path / "run/control.sock", wait)
+    asyncio.run(service.run())
+    thread.join()
+    assert len(looks) >= 3
+
+
 def test_a_start_that_fails_ends_with_its_error(service: Service, stage: Stage, tmp_path: Path) -> None:
     stage.fail["apply"] = 1
     with pytest.raises(Layer45Error, match="apply failed"):
