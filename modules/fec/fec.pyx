@@ -123,6 +123,7 @@ OPS.abi_version = L45_ABI_VERSION
 OPS.struct_bytes = sizeof(OPS)
 OPS.instance_bytes = sizeof(fec_instance)
 OPS.flow_state_bytes = sizeof(fec_state)
+OPS.flow_counters = FLOW_COUNTERS
 OPS.configure = configure
 OPS.release = release
 OPS.flow_open = flow_open

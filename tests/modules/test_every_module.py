@@ -43,8 +43,8 @@ def packets_of(vector: dict[str, Any]) -> list[Record]:
 
 
 def matches(pattern: str, payload: bytes) -> bool:
-    """?? in a vector is a byte that chance or the check field decides."""
-    return re.fullmatch(pattern.replace(" ", "").replace("??", ".."), payload.hex()) is not None
+    """A ? in a vector is half a byte that chance or the check field decides."""
+    return re.fullmatch(pattern.replace(" ", "").replace("?", "."), payload.hex()) is not None
 
 
 @pytest.mark.parametrize("reference", [False, True], ids=["hot", "reference"])
