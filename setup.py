@@ -20,7 +20,13 @@ def present(package: str) -> bool:
 
 
 ISAL = present("libisal")  # without it, Reed-Solomon runs on tables of our own
-LIBRARIES = {"capture": ["pcap"], "reed_solomon": ["isal"] if ISAL else []}
+SODIUM = present("libsodium")  # without it, module fec refuses `adaptive`: its reports are signed
+LIBRARIES = {
+    "fastpath/capture": ["pcap"],
+    "fastpath/reed_solomon": ["isal"] if ISAL else [],
+    "modules/fec/report": ["sodium"] if SODIUM else [],
+}
+MACROS = [(name, None) for name, found in (("L45_ISAL", ISAL), ("L45_SODIUM", SODIUM)) if found]
 
 
 def extension(source: Path) -> Extension:
@@ -28,8 +34,8 @@ def extension(source: Path) -> Extension:
         ".".join(source.with_suffix("").parts),
         [str(source)],
         include_dirs=["layer45/fastpath"],
-        libraries=LIBRARIES.get(source.stem, []),
-        define_macros=[("L45_ISAL", None)] if ISAL else [],
+        libraries=LIBRARIES.get(source.relative_to("layer45").with_suffix("").as_posix(), []),
+        define_macros=MACROS,
         extra_compile_args=[*COMPILE, "-Wall", "-Wno-unused-function"],
         extra_link_args=LINK,
     )
