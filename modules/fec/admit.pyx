@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t
 from layer45.fastpath.abi cimport L45_DROP, L45_REWRITTEN, l45_context, l45_packet, l45_verdict
 from layer45.fastpath.packet cimport remove_back, sum_holds
 from layer45.modules.fec.block cimport block_end
+from layer45.modules.fec.losses cimport losses_of_all
 from layer45.modules.fec.order cimport order_pass, order_release
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.symbols cimport block_repair, block_source
@@ -65,7 +66,8 @@ cdef void leave(l45_context *context, uint32_t slot) noexcept nogil:
         count(context, BLOCKS_DROPPED, 1)
         block_end(context, window.blocks[slot])
     elif not window.over[slot]:
-        count(context, UNRECOVERED, window.usual_size)  # nothing of it came
+        count(context, UNRECOVERED, window.usual_size)
+        losses_of_all(context, window.usual_size)
 
 
 cdef void end_blocks(l45_context *context) noexcept nogil:

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport L45_NEVER, l45_context, l45_packet
+from layer45.modules.fec.losses cimport losses_of
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport slot_of
 from layer45.modules.fec.wire cimport fec_id, sbn_ahead
@@ -64,6 +65,7 @@ cdef void block_end(l45_context *context, in_block *block) noexcept nogil:
     if block.sure or block.sources == block.size:
         know_size(window, block)
     count(context, UNRECOVERED, size - block.sources)
+    losses_of(context, block, size)
     for at in range(block.repairs):
         context.host.discard(context, held_of(block)[at])
     for at in range(block.end):

@@ -11,9 +11,11 @@ from libc.string cimport memset
 from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_NEVER, L45_OPS_CAPSULE, l45_context, l45_ops, l45_packet, l45_param, l45_verdict,
 )
-from layer45.fastpath.params cimport choice_is, param_named
-from layer45.fastpath.reed_solomon cimport RS_MOST_SOURCES, RS_MOST_SYMBOLS, rs_code_end, rs_code_open
+from layer45.fastpath.params cimport choice_is, copy_bytes, param_named
+from layer45.fastpath.reed_solomon cimport RS_MOST_REPAIRS, RS_MOST_SOURCES, RS_MOST_SYMBOLS, rs_code_end, rs_code_open
+from layer45.modules.fec.levels cimport levels_fill
 from layer45.modules.fec.receiver cimport receive, receive_due, receive_end
+from layer45.modules.fec.report cimport REPORTS_PRESENT
 from layer45.modules.fec.sender cimport send, send_due, send_end
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.wire cimport first_sbn
@@ -69,10 +71,30 @@ cdef int configure(void *instance, const l45_param *params, size_t count, char *
     if fec.reorder_ns and fec.interleave > 1:
         snprintf(error, error_bytes, "reorder_ms: expected 0 with interleave above 1, which hides the order")
         return -1
+    if configure_adaptive(fec, params, count, error, error_bytes) < 0:
+        return -1
     if read_short_blocks(fec, param_named(params, count, b"short_blocks"), error, error_bytes) < 0:
         return -1
-    fec.code = rs_code_open(fec.k, fec.m)
+    fec.code = rs_code_open(fec.k, max(fec.m, fec.levels.most_repairs))
     return 0 if fec.code != NULL else -1
+
+
+cdef int configure_adaptive(fec_instance *fec, const l45_param *params, size_t count, char *error,
+                            size_t error_bytes) noexcept nogil:
+    cdef double overhead = param_named(params, count, b"max_overhead_percent").number / 100
+    cdef double target = param_named(params, count, b"target_residual_percent").number / 100
+    cdef uint32_t most = min(<uint32_t> (fec.k * overhead + 1e-9), min(<uint32_t> RS_MOST_REPAIRS, RS_MOST_SYMBOLS - fec.k))
+    fec.adaptive = param_named(params, count, b"adaptive").integer != 0
+    fec.report_ns = <uint64_t> (param_named(params, count, b"report_ms").number * 1e6)
+    copy_bytes(param_named(params, count, b"key"), fec.key, REPORT_KEY_BYTES)
+    if not fec.adaptive:
+        return 0
+    if not REPORTS_PRESENT:
+        snprintf(error, error_bytes, "adaptive: expected false: this build has no libsodium; install libsodium-dev and build")
+        return -1
+    levels_fill(&fec.levels, fec.k, most, fec.interleave, target)
+    fec.m = min(fec.m, most)
+    return 0
 
 
 cdef void release(void *instance) noexcept nogil:

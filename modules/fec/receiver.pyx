@@ -12,10 +12,12 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_ERROR, L45_HOLD, L45_NEVER, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
 )
-from layer45.fastpath.packet cimport editable, payload_bytes, remove_back
+from layer45.fastpath.packet cimport editable, payload, payload_bytes, remove_back
 from layer45.modules.fec.admit cimport admit, end_blocks
 from layer45.modules.fec.block cimport blocks_due
+from layer45.modules.fec.losses cimport report_due, report_take
 from layer45.modules.fec.order cimport order_begin, order_due, order_end
+from layer45.modules.fec.report cimport report_is
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport begin_at, is_near
 from layer45.modules.fec.wire cimport ID_BYTES, behind_first, fec_id, id_read, id_valid, is_source, sbn_ahead
@@ -36,6 +38,8 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
         return L45_ERROR
     if payload_bytes(packet) < ID_BYTES:
         return unmarked(context)
+    if report_is(payload(packet), payload_bytes(packet)):
+        return report_take(context, packet)
     id = id_read(packet.tail - ID_BYTES)
     if not id_valid(id):
         return unmarked(context)
@@ -169,7 +173,7 @@ cdef uint64_t receive_due(l45_context *context) noexcept nogil:
         dismiss(context)
         state.doubtful_id.k = 0
     return min(min(blocks_due(context), order_due(context)),
-               state.doubtful_until_ns if state.doubtful != NULL else <uint64_t> L45_NEVER)
+               min(report_due(context), state.doubtful_until_ns if state.doubtful != NULL else <uint64_t> L45_NEVER))
 
 
 cdef void receive_end(l45_context *context) noexcept nogil:

@@ -8,6 +8,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport L45_NEVER, l45_context, l45_packet
 from layer45.fastpath.reed_solomon cimport RS_MOST_SOURCES, rs_code
+from layer45.modules.fec.adapt cimport fec_adapt
+from layer45.modules.fec.levels cimport fec_levels
+from layer45.modules.fec.report cimport REPORT_KEY_BYTES
 from layer45.modules.fec.wire cimport fec_id
 
 cdef enum:                  # counters, as in module.toml
@@ -29,11 +32,15 @@ cdef struct fec_instance:
     uint64_t deadline_ns
     uint64_t give_up_ns
     uint64_t reorder_ns
+    uint64_t report_ns
     uint32_t k
-    uint32_t m
+    uint32_t m              # the first ones, with adaptive
     uint32_t interleave
     uint8_t short_repairs[RS_MOST_SOURCES + 1]  # by size; NO_RULE: the square root's
     bint drop_unmarked
+    bint adaptive
+    uint8_t key[REPORT_KEY_BYTES]
+    fec_levels levels       # with adaptive
 
 cdef enum:
     NO_RULE = 255
@@ -79,6 +86,13 @@ cdef struct fec_window:
     uint8_t sizes[WINDOW]           # actual ones; 0: not known
     in_block *blocks[WINDOW]        # the open ones, by SBN
 
+cdef struct fec_losses:             # of the peer's datagrams, for its sender: report.pxd says what they count
+    uint64_t due_ns                 # when the next report is to be sent; 0: there is nothing new to tell
+    uint32_t number                 # of the next report
+    uint32_t expected
+    uint32_t lost
+    uint32_t runs
+
 cdef struct waiting:                # a source datagram, without its id
     l45_packet *packet
     uint64_t until_ns
@@ -107,6 +121,8 @@ cdef struct fec_state:
     uint32_t doubts                 # in a row that came to nothing
     uint32_t strangers              # unmarked datagrams in a row
     heard heard
+    fec_losses losses
+    fec_adapt adapt
 
 
 cdef inline void count(l45_context *context, uint32_t counter, uint64_t more) noexcept nogil:
