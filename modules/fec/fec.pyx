@@ -83,15 +83,16 @@ cdef int configure_adaptive(fec_instance *fec, const l45_param *params, size_t c
                             size_t error_bytes) noexcept nogil:
     cdef double overhead = param_named(params, count, b"max_overhead_percent").number / 100
     cdef double target = param_named(params, count, b"target_residual_percent").number / 100
-    cdef uint32_t most = min(<uint32_t> (fec.k * overhead + 1e-9), min(<uint32_t> RS_MOST_REPAIRS, RS_MOST_SYMBOLS - fec.k))
+    cdef uint32_t most = min(<uint32_t> (fec.k * overhead + 1e-9), <uint32_t> RS_MOST_REPAIRS)
     fec.adaptive = param_named(params, count, b"adaptive").integer != 0
     fec.report_ns = <uint64_t> (param_named(params, count, b"report_ms").number * 1e6)
     copy_bytes(param_named(params, count, b"key"), fec.key, REPORT_KEY_BYTES)
     if not fec.adaptive:
         return 0
     if not REPORTS_PRESENT:
-        snprintf(error, error_bytes, "adaptive: expected false: this build has no libsodium; install libsodium-dev and build")
+        snprintf(error, error_bytes, "adaptive: expected false, for this was built without libsodium")
         return -1
+    most = min(most, RS_MOST_SYMBOLS - fec.k)
     levels_fill(&fec.levels, fec.k, most, fec.interleave, target)
     fec.m = min(fec.m, most)
     return 0

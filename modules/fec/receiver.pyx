@@ -20,7 +20,9 @@ from layer45.modules.fec.order cimport order_begin, order_due, order_end
 from layer45.modules.fec.report cimport report_is
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport begin_at, is_near
-from layer45.modules.fec.wire cimport ID_BYTES, behind_first, fec_id, id_read, id_valid, is_source, sbn_ahead
+from layer45.modules.fec.wire cimport (
+    ID_BYTES, behind_first, fec_id, id_read, id_valid, is_source, is_symbol, sbn_ahead,
+)
 
 cdef enum:
     FIRST_BLOCKS = 16           # a flow that begins with one of these is believed
@@ -46,6 +48,8 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
     if state.heard == A_NUMBERING and is_near(state.window, id.sbn):
         state.doubts = state.strangers = 0
         return admit(context, packet, id, False)
+    if is_copy(id) and not is_symbol(payload(packet), payload_bytes(packet) - ID_BYTES):
+        return unmarked(context)
     if state.heard == NOTHING and is_first(<fec_instance *> context.instance, id):
         return believe(context, packet, id, first_of(id), False)
     return doubt(context, packet, id)
@@ -62,8 +66,14 @@ cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
     return L45_DROP if (<fec_instance *> context.instance).drop_unmarked else L45_PASS
 
 
+cdef inline bint is_copy(fec_id id) noexcept nogil:
+    """Whether it is the repair of a single datagram, and so its symbol once more: one can tell whether it is sound.
+    (A DNS query for an address ends in just such an id.)"""
+    return id.k == 1 and not is_source(id)
+
+
 cdef inline bint is_first(const fec_instance *fec, fec_id id) noexcept nogil:
-    return behind_first(id.sbn) < FIRST_BLOCKS and id.k == fec.k and is_source(id)
+    return behind_first(id.sbn) < FIRST_BLOCKS and (is_source(id) and id.k == fec.k or is_copy(id))
 
 
 cdef inline uint32_t first_of(fec_id id) noexcept nogil:

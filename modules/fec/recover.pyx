@@ -10,7 +10,7 @@ from layer45.modules.fec.block cimport block_end, esis_of, held_of, lengths_of
 from layer45.modules.fec.order cimport order_pass
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport see
-from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES
+from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, is_symbol
 
 # A whole block's symbols as the decoder wants them, and what comes of it.
 cdef struct puzzle:
@@ -97,17 +97,6 @@ cdef bint solve(l45_context *context, const in_block *block, puzzle *all) noexce
         if not is_symbol(all.made[gap], block.bytes):
             count(context, INVALID, 1)
             return False
-    return True
-
-
-cdef bint is_symbol(const uint8_t *symbol, uint32_t bytes) noexcept nogil:
-    cdef uint32_t at = HEAD_BYTES + load_be16(symbol + 1)
-    if symbol[0] != 0 or at > bytes:
-        return False
-    while at < bytes:
-        if symbol[at]:
-            return False
-        at += 1
     return True
 
 

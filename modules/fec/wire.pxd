@@ -54,3 +54,18 @@ cdef inline uint32_t first_sbn(uint64_t random) noexcept nogil:
 cdef inline uint32_t behind_first(uint32_t sbn) noexcept nogil:
     """How far a number lies behind the first one of a sender that began shortly before."""
     return sbn & ((1 << EPOCH_SHIFT) - 1)
+
+
+cdef inline bint is_symbol(const uint8_t *symbol, uint32_t bytes) noexcept nogil:
+    """Whether a sender makes such a source symbol: of its one flow, a payload that fits, and zeros behind it."""
+    cdef uint32_t at
+    if bytes < HEAD_BYTES or symbol[0] != 0:
+        return False
+    at = HEAD_BYTES + load_be16(symbol + 1)
+    if at > bytes:
+        return False
+    while at < bytes:
+        if symbol[at]:
+            return False
+        at += 1
+    return True
