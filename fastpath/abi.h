@@ -108,6 +108,9 @@ typedef struct l45_host {
      * (counted). Whoever takes some gives it back, in flow_close at the latest. */
     void *(*take)(l45_context *, size_t bytes);
     void (*give)(l45_context *, void *memory); /* NULL is none */
+    /* Makes `other` the context of this instance in the flow that differs from this one in its local port only, for the
+     * length of the call. 0: this worker has none, or it has another chain. What is held by it is that flow's. */
+    int (*enter)(l45_context *, uint16_t local_port_be, l45_context *other);
     /* A clock to measure with, in ns; in a replay it stands still within a call. */
     uint64_t (*clock_ns)(l45_context *);
 } l45_host;

@@ -79,6 +79,7 @@ cdef extern from "abi.h" nogil:
         l45_packet *(*make)(l45_context *) noexcept nogil
         void *(*take)(l45_context *, size_t) noexcept nogil
         void (*give)(l45_context *, void *) noexcept nogil
+        int (*enter)(l45_context *, uint16_t, l45_context *) noexcept nogil
         uint64_t (*clock_ns)(l45_context *) noexcept nogil
 
     ctypedef struct l45_param:

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_HOLD, L45_NEVER, L45_PARTIAL, L45_TRUNCATED,
-    l45_context, l45_host, l45_packet, l45_verdict,
+    l45_context, l45_flow_key, l45_host, l45_packet, l45_verdict,
 )
 from layer45.fastpath.arena cimport arena_give, arena_take
 from layer45.fastpath.core cimport l45_worker
@@ -12,7 +12,8 @@ from layer45.fastpath.counters cimport (
     COUNT_CLONES, COUNT_CLONES_ENDED, COUNT_HELD, COUNT_MEMORY_EMPTY, COUNT_NOT_OWNED, COUNT_POOL_EMPTY,
     COUNT_UNSET_VERDICTS,
 )
-from layer45.fastpath.flow cimport l45_entry
+from layer45.fastpath.flow cimport flow_find, flow_hash, l45_entry
+from layer45.fastpath.flow_life cimport enter
 from layer45.fastpath.packet cimport PROTOCOL_UDP, allow_fragments, identify
 from layer45.fastpath.pool cimport (
     ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, ORIGIN_TAKEN, l45_carrier, l45_owned, pool_copy, pool_return,
@@ -34,6 +35,7 @@ cdef void host_start(l45_host *host) noexcept nogil:
     host.make = _host_make
     host.take = _host_take
     host.give = _host_give
+    host.enter = _host_enter
     host.clock_ns = _host_clock_ns
 
 
@@ -218,6 +220,18 @@ cdef void *_host_take(l45_context *context, size_t count) noexcept nogil:
 
 cdef void _host_give(l45_context *context, void *memory) noexcept nogil:
     arena_give(&(<l45_worker *> context.worker).arena, memory)
+
+
+cdef int _host_enter(l45_context *context, uint16_t local_port_be, l45_context *other) noexcept nogil:
+    cdef l45_worker *worker = <l45_worker *> context.worker
+    cdef l45_flow_key key = context.flow[0]
+    cdef l45_entry *entry
+    key.local_port_be = local_port_be
+    entry = flow_find(&worker.flows, &key, flow_hash(&worker.flows, &key))
+    if entry == NULL or entry.chain != (<l45_entry *> context.entry).chain:
+        return False
+    enter(other, worker, entry, context.index)
+    return True
 
 
 cdef uint64_t _host_clock_ns(l45_context *context) noexcept nogil:

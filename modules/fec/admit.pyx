@@ -48,7 +48,7 @@ cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id i
     else:
         block_source(context, packet, id)
     remove_back(packet, ID_BYTES)
-    return order_pass(context, packet, id.sbn, id.esi, owned)
+    return order_pass(context, packet, id, owned)
 
 
 cdef void reach(l45_context *context, uint32_t sbn) noexcept nogil:

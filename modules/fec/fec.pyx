@@ -4,13 +4,14 @@ sender.pyx has the way out, receiver.pyx the way in, block.pyx what comes of sym
 """
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_NEVER, L45_OPS_CAPSULE, l45_context, l45_ops, l45_packet, l45_param, l45_verdict,
 )
+from layer45.fastpath.netlink cimport htons
 from layer45.fastpath.params cimport choice_is, copy_bytes, param_named
 from layer45.fastpath.reed_solomon cimport RS_MOST_REPAIRS, RS_MOST_SOURCES, RS_MOST_SYMBOLS, rs_code_end, rs_code_open
 from layer45.modules.fec.levels cimport levels_fill
@@ -71,6 +72,12 @@ cdef int configure(void *instance, const l45_param *params, size_t count, char *
     if fec.reorder_ns and fec.interleave > 1:
         snprintf(error, error_bytes, "reorder_ms: expected 0 with interleave above 1, which hides the order")
         return -1
+    if choice_is(param_named(params, count, b"wire"), b"rfc6865"):
+        fec.repair_port_be = htons(<uint16_t> param_named(params, count, b"repair_port").integer)
+        fec.source_port_be = htons(<uint16_t> param_named(params, count, b"source_port").integer)
+        if fec.repair_port_be == 0:
+            snprintf(error, error_bytes, "repair_port: expected a port, which wire = \"rfc6865\" needs")
+            return -1
     if configure_adaptive(fec, params, count, error, error_bytes) < 0:
         return -1
     if read_short_blocks(fec, param_named(params, count, b"short_blocks"), error, error_bytes) < 0:

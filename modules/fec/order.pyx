@@ -11,7 +11,7 @@ from libc.string cimport memmove
 from layer45.fastpath.abi cimport L45_HOLD, L45_NEVER, L45_REWRITTEN, l45_context, l45_packet, l45_verdict
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport slot_of
-from layer45.modules.fec.wire cimport sbn_ahead
+from layer45.modules.fec.wire cimport SBN_MASK, fec_id, sbn_ahead
 
 
 cdef void order_begin(l45_context *context, uint32_t sbn) noexcept nogil:
@@ -29,35 +29,38 @@ cdef void order_begin(l45_context *context, uint32_t sbn) noexcept nogil:
     state.line.next_esi = 0
 
 
-cdef inline int32_t ahead(const fec_line *line, uint32_t sbn, uint32_t esi) noexcept nogil:
+cdef inline int32_t ahead(const fec_line *line, fec_id id) noexcept nogil:
     """Of whose turn it is; negative: late."""
-    cdef int32_t blocks = sbn_ahead(sbn, line.next_sbn)
-    return blocks if blocks else <int32_t> esi - <int32_t> line.next_esi
+    cdef int32_t blocks = sbn_ahead(id.sbn, line.next_sbn)
+    return blocks if blocks else <int32_t> id.esi - <int32_t> line.next_esi
 
 
-cdef inline bint has_turn(const fec_window *window, const fec_line *line, uint32_t sbn, uint32_t esi) noexcept nogil:
-    if ahead(line, sbn, esi) <= 0:
+cdef inline bint has_turn(const fec_window *window, const fec_line *line, fec_id id) noexcept nogil:
+    if ahead(line, id) <= 0:
         return True
-    return esi == 0 and sbn_ahead(sbn, line.next_sbn) == 1 and line.next_esi \
+    return id.esi == 0 and sbn_ahead(id.sbn, line.next_sbn) == 1 and line.next_esi \
         and window.sizes[slot_of(line.next_sbn)] == line.next_esi
 
 
-cdef inline void pass_by(fec_line *line, uint32_t sbn, uint32_t esi) noexcept nogil:
-    if ahead(line, sbn, esi) >= 0:
-        line.next_sbn = sbn
-        line.next_esi = esi + 1
+cdef inline void pass_by(fec_line *line, fec_id id) noexcept nogil:
+    cdef bint is_last = id.esi + 1 == id.k
+    if ahead(line, id) >= 0:
+        line.next_sbn = (id.sbn + is_last) & SBN_MASK
+        line.next_esi = 0 if is_last else id.esi + 1
 
 
-cdef l45_verdict order_pass(l45_context *context, l45_packet *packet, uint32_t sbn, uint32_t esi,
-                            bint owned) noexcept nogil:
+cdef l45_verdict order_pass(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
     cdef fec_line *line = state.line
     if line == NULL:
         return L45_REWRITTEN
-    if not has_turn(state.window, line, sbn, esi):
-        return queue_up(context, line, packet, sbn, esi, owned)
-    pass_by(line, sbn, esi)
-    if not line.count or not has_turn(state.window, line, line.first[0].sbn, line.first[0].esi):
+    if line.count == MOST_WAITING:
+        let_go(context, line, 1)
+        order_release(context)
+    if not has_turn(state.window, line, id):
+        return queue_up(context, line, packet, id, owned)
+    pass_by(line, id)
+    if not line.count or not has_turn(state.window, line, line.first[0].id):
         return L45_REWRITTEN
     return go_first(context, packet, owned)
 
@@ -73,39 +76,34 @@ cdef l45_verdict go_first(l45_context *context, l45_packet *packet, bint owned) 
     return L45_HOLD
 
 
-cdef l45_verdict queue_up(l45_context *context, fec_line *line, l45_packet *packet, uint32_t sbn, uint32_t esi,
+cdef l45_verdict queue_up(l45_context *context, fec_line *line, l45_packet *packet, fec_id id,
                           bint owned) noexcept nogil:
     cdef l45_packet *held = packet if owned else context.host.hold(context, packet)
     cdef uint32_t at = line.count
     if held == NULL:
         return L45_REWRITTEN
-    if line.count == MOST_WAITING:
-        let_go(context, line, 1)
-        at -= 1
-    while at and ahead_of(&line.first[at - 1], sbn, esi):
+    while at and goes_behind(line.first[at - 1].id, id):
         at -= 1
     memmove(&line.first[at + 1], &line.first[at], (line.count - at) * sizeof(waiting))
     line.first[at].packet = held
     line.first[at].until_ns = context.now_ns + (<fec_instance *> context.instance).reorder_ns
-    line.first[at].sbn = sbn
-    line.first[at].esi = esi
+    line.first[at].id = id
     line.count += 1
     count(context, WAITED, 1)
     wake_at(context, line.first[at].until_ns)
     return L45_HOLD
 
 
-cdef inline bint ahead_of(const waiting *one, uint32_t sbn, uint32_t esi) noexcept nogil:
-    """Whether one that waits is to go after such a one."""
-    cdef int32_t blocks = sbn_ahead(one.sbn, sbn)
-    return blocks > 0 or blocks == 0 and one.esi > esi
+cdef inline bint goes_behind(fec_id one, fec_id other) noexcept nogil:
+    cdef int32_t blocks = sbn_ahead(one.sbn, other.sbn)
+    return blocks > 0 or blocks == 0 and one.esi > other.esi
 
 
 cdef void let_go(l45_context *context, fec_line *line, uint32_t some) noexcept nogil:
     """The first ones, whosever turn it is."""
     cdef uint32_t at
     for at in range(some):
-        pass_by(line, line.first[at].sbn, line.first[at].esi)
+        pass_by(line, line.first[at].id)
         context.host.resume(context, line.first[at].packet, 0)
     line.count -= some
     memmove(&line.first[0], &line.first[some], line.count * sizeof(waiting))
@@ -114,7 +112,7 @@ cdef void let_go(l45_context *context, fec_line *line, uint32_t some) noexcept n
 cdef void order_release(l45_context *context) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
     cdef fec_line *line = state.line
-    while line != NULL and line.count and has_turn(state.window, line, line.first[0].sbn, line.first[0].esi):
+    while line != NULL and line.count and has_turn(state.window, line, line.first[0].id):
         let_go(context, line, 1)
 
 

@@ -14,6 +14,7 @@ from layer45.fastpath.abi cimport (
 )
 from layer45.fastpath.packet cimport editable, payload, payload_bytes, remove_back
 from layer45.modules.fec.admit cimport admit, end_blocks
+from layer45.modules.fec.apart cimport receive_apart
 from layer45.modules.fec.block cimport blocks_due
 from layer45.modules.fec.losses cimport report_due, report_take
 from layer45.modules.fec.order cimport order_begin, order_due, order_end
@@ -38,6 +39,8 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
     if not editable(packet):
         count(context, NO_ROOM, 1)
         return L45_ERROR
+    if is_apart(context):
+        return receive_apart(context, packet)
     if payload_bytes(packet) < ID_BYTES:
         return unmarked(context)
     if report_is(payload(packet), payload_bytes(packet)):
@@ -53,6 +56,11 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
     if state.heard == NOTHING and is_first(<fec_instance *> context.instance, id):
         return believe(context, packet, id, first_of(id), False)
     return doubt(context, packet, id)
+
+
+cdef inline bint is_apart(const l45_context *context) noexcept nogil:
+    cdef const fec_instance *fec = <const fec_instance *> context.instance
+    return fec.repair_port_be and context.flow.local_port_be == fec.repair_port_be
 
 
 cdef l45_verdict unmarked(l45_context *context) noexcept nogil:

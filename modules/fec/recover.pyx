@@ -10,7 +10,7 @@ from layer45.modules.fec.block cimport block_end, esis_of, held_of, lengths_of
 from layer45.modules.fec.order cimport order_pass
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport see
-from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, is_symbol
+from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, fec_id, is_symbol
 
 # A whole block's symbols as the decoder wants them, and what comes of it.
 cdef struct puzzle:
@@ -30,8 +30,9 @@ cdef l45_verdict recover(l45_context *context, in_block *block, l45_packet *last
     cdef puzzle all
     cdef uint64_t begun_ns
     cdef uint32_t bytes = block.bytes
-    cdef uint32_t sbn = block.sbn
+    cdef fec_id id
     cdef bint solved
+    id.sbn, id.k = block.sbn, block.size
     lay_out(block, &all)
     if last != NULL:
         remove_back(last, ID_BYTES)
@@ -45,7 +46,7 @@ cdef l45_verdict recover(l45_context *context, in_block *block, l45_packet *last
     block_end(context, block)
     if solved:
         count(context, RECOVERED, all.gaps)
-        return deliver(context, &all, sbn, last, owned)
+        return deliver(context, &all, id, last, owned)
     give_up(context, &all, last)
     return L45_DROP
 
@@ -100,17 +101,18 @@ cdef bint solve(l45_context *context, const in_block *block, puzzle *all) noexce
     return True
 
 
-cdef l45_verdict deliver(l45_context *context, puzzle *all, uint32_t sbn, l45_packet *last,
+cdef l45_verdict deliver(l45_context *context, puzzle *all, fec_id id, l45_packet *last,
                          bint owned) noexcept nogil:
     """In the order in which they were sent; the carrier that has just come is the last one."""
     cdef fec_window *window = (<fec_state *> context.state).window
     cdef l45_verdict verdict = L45_DROP
     cdef uint32_t gap
     for gap in range(all.gaps):
-        see(window, sbn, all.missing[gap])
+        id.esi = all.missing[gap]
+        see(window, id.sbn, id.esi)
         become(all.carriers[gap], all.made[gap])
         context.host.give(context, all.made[gap])
-        verdict = order_pass(context, all.carriers[gap], sbn, all.missing[gap], owned or all.carriers[gap] != last)
+        verdict = order_pass(context, all.carriers[gap], id, owned or all.carriers[gap] != last)
         if verdict == L45_REWRITTEN and all.carriers[gap] != last:
             context.host.resume(context, all.carriers[gap], 0)
     return verdict

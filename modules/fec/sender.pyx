@@ -13,7 +13,7 @@ from layer45.fastpath.reed_solomon cimport (
     RS_MOST_REPAIRS, RS_MOST_SYMBOLS, rs_encode, rs_encode_short, rs_room_bytes,
 )
 from layer45.modules.fec.state cimport *
-from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, SBN_COUNT, id_write
+from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, SBN_COUNT, id_write, set_port
 
 
 cdef inline size_t block_bytes(const fec_instance *fec) noexcept nogil:
@@ -174,18 +174,22 @@ cdef void repair(l45_context *context, out_block *block, uint32_t sbn, uint32_t 
     """Symbols are made where the packets have their payload, for they are as long as the copies would be."""
     cdef l45_packet *packets[RS_MOST_REPAIRS]
     cdef uint8_t *symbols[RS_MOST_REPAIRS]
+    cdef fec_instance *fec = <fec_instance *> context.instance
+    cdef uint32_t front = ID_BYTES if fec.repair_port_be else 0
     cdef uint32_t made = 0, at
     while made < wanted:
         packets[made] = context.host.make(context)
         if packets[made] == NULL:
             break
-        symbols[made] = payload(packets[made])
+        symbols[made] = payload(packets[made]) + front
         made += 1
     count(context, NOT_SENT, wanted - made)
     if made:
-        encode(<fec_instance *> context.instance, block, symbols, made)
+        encode(fec, block, symbols, made)
     for at in range(made):
-        id_write(symbols[at] + block.bytes, sbn, block.count + at, block.count)
+        if fec.repair_port_be:
+            set_port(packets[at], fec.repair_port_be)
+        id_write(payload(packets[at]) if front else symbols[at] + block.bytes, sbn, block.count + at, block.count)
         claim_back(packets[at], block.bytes + ID_BYTES)
         context.host.resume(context, packets[at], 0)
     count(context, REPAIRS, made)

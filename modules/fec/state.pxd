@@ -4,7 +4,7 @@ Blocks, symbols and both ends of a flow live in memory taken from the host, for 
 what every flow has.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport L45_NEVER, l45_context, l45_packet
 from layer45.fastpath.reed_solomon cimport RS_MOST_SOURCES, rs_code
@@ -36,6 +36,8 @@ cdef struct fec_instance:
     uint32_t k
     uint32_t m              # the first ones, with adaptive
     uint32_t interleave
+    uint16_t repair_port_be # 0: repairs travel in their flow
+    uint16_t source_port_be
     uint8_t short_repairs[RS_MOST_SOURCES + 1]  # by size; NO_RULE: the square root's
     bint drop_unmarked
     bint adaptive
@@ -96,8 +98,7 @@ cdef struct fec_losses:             # of the peer's datagrams, for its sender: r
 cdef struct waiting:                # a source datagram, without its id
     l45_packet *packet
     uint64_t until_ns
-    uint32_t sbn
-    uint32_t esi
+    fec_id id
 
 cdef struct fec_line:               # those that came before their turn
     uint32_t next_sbn               # whose turn it is

@@ -1,7 +1,9 @@
 """What stands on the wire: README.md, "Wire"."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
+from layer45.fastpath.abi cimport l45_packet
 from layer45.fastpath.packet cimport load_be16, load_be32, store_be16, store_be32
 from layer45.fastpath.reed_solomon cimport RS_MOST_REPAIRS, RS_MOST_SOURCES, RS_MOST_SYMBOLS
 
@@ -30,6 +32,11 @@ cdef inline fec_id id_read(const uint8_t *at) noexcept nogil:
     id.esi = word & 0xFF
     id.k = load_be16(at + 4)
     return id
+
+
+cdef inline void set_port(l45_packet *packet, uint16_t port_be) noexcept nogil:
+    """Changes the destination; the checksum follows when the packet is sealed, for which an edit must have begun."""
+    memcpy(packet.data + packet.l4_offset + 2, &port_be, 2)
 
 
 cdef inline bint id_valid(fec_id id) noexcept nogil:
