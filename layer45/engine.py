@@ -130,7 +130,8 @@ def _worker(settings: Settings, number: int, index: int) -> Worker:
             tcp_idle_s=settings.tcp_idle_s,
         )
     except MemoryError as error:
-        raise Layer45Error(f"queue {number}: {error}; lower max_flows, max_held or module_memory_mb") from error
+        mend = "lower max_flows, max_held or module_memory_mb"
+        raise Layer45Error(f"queue {number}: {error}; {mend}") from error
 
 
 def _bind(worker: Worker, plan: QueuePlan, number: int, length: int, marks: MarkLayout) -> QueueLoop:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 BATCH_RECORDS = 65536  # between two looks at signals and two calls of progress
 DIRECTIONS = {"egress": False, "ingress": True}
+COUNTED = ("read", "customized", "injected", "dropped", "sent_back")
 SENT, ARRIVED = "(sent)", "(arrived)"  # what stands between the passes, in their summaries
 SEEDS = 1 << 64
 
@@ -236,7 +237,7 @@ class _Run:
             instances=with_ratios(self.chain.counters()["instances"], self.plan.ratios),
             live=self.worker.live,
             error=error and f"{source}: damaged: {error}; the packets before are in {target}",
-            **{name: self.counters[name] for name in ("read", "customized", "injected", "dropped", "sent_back")},
+            **{name: self.counters[name] for name in COUNTED},
         )
 
 

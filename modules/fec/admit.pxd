@@ -5,4 +5,6 @@ from layer45.modules.fec.wire cimport fec_id
 
 # owned: the packet is held already.
 cdef l45_verdict admit(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil
+# One of the numbering before: it goes on, but nothing is recovered any more.
+cdef l45_verdict admit_straggler(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil
 cdef void end_blocks(l45_context *context) noexcept nogil

@@ -51,6 +51,25 @@ cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id i
     return order_pass(context, packet, id, owned)
 
 
+cdef l45_verdict admit_straggler(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
+    cdef fec_window *window = (<fec_state *> context.state).previous
+    while sbn_ahead(id.sbn, window.newest) > 0:
+        window.newest = (window.newest + 1) & SBN_MASK
+        clear(window, window.newest)
+    if not is_source(id):
+        count(context, REPAIRS_ARRIVED, 1)
+        return L45_DROP
+    if sum_holds(packet):
+        if seen(window, id.sbn, id.esi):
+            count(context, DUPLICATE, 1)
+            return L45_DROP
+        see(window, id.sbn, id.esi)
+        count(context, ARRIVED, 1)
+        count(context, LATE, 1)
+    remove_back(packet, ID_BYTES)
+    return L45_REWRITTEN
+
+
 cdef void reach(l45_context *context, uint32_t sbn) noexcept nogil:
     """Moves the window on to a block; what it leaves behind is over."""
     cdef fec_window *window = (<fec_state *> context.state).window

@@ -13,14 +13,14 @@ from layer45.fastpath.abi cimport (
     L45_DROP, L45_ERROR, L45_HOLD, L45_NEVER, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
 )
 from layer45.fastpath.packet cimport editable, payload, payload_bytes, remove_back
-from layer45.modules.fec.admit cimport admit, end_blocks
+from layer45.modules.fec.admit cimport admit, admit_straggler, end_blocks
 from layer45.modules.fec.apart cimport receive_apart
 from layer45.modules.fec.block cimport blocks_due
 from layer45.modules.fec.losses cimport report_due, report_take
 from layer45.modules.fec.order cimport order_begin, order_due, order_end
 from layer45.modules.fec.report cimport report_is
 from layer45.modules.fec.state cimport *
-from layer45.modules.fec.window cimport begin_at, is_near
+from layer45.modules.fec.window cimport begin_at, is_near, is_past
 from layer45.modules.fec.wire cimport (
     ID_BYTES, behind_first, fec_id, id_read, id_valid, is_source, is_symbol, sbn_ahead,
 )
@@ -51,8 +51,13 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
     if state.heard == A_NUMBERING and is_near(state.window, id.sbn):
         state.doubts = state.strangers = 0
         return admit(context, packet, id, False)
+    if state.heard == A_NUMBERING and state.doubts < MOST_DOUBTS and is_past(state.window, id.sbn):
+        state.doubts += 1
+        return stale(context)
     if is_copy(id) and not is_symbol(payload(packet), payload_bytes(packet) - ID_BYTES):
         return unmarked(context)
+    if state.previous != NULL and is_near(state.previous, id.sbn):
+        return admit_straggler(context, packet, id)
     if state.heard == NOTHING and is_first(<fec_instance *> context.instance, id):
         return believe(context, packet, id, first_of(id), False)
     return doubt(context, packet, id)
@@ -103,20 +108,28 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
     if state.heard == A_NUMBERING:
         count(context, RESTARTS, 1)
         end_blocks(context)
-    elif state.window == NULL:
+        swap_windows(state)
+    if state.window == NULL:
         state.window = <fec_window *> context.host.take(context, sizeof(fec_window))
-        if state.window == NULL:
-            return bare(context, packet, id)
+    if state.window == NULL:
+        state.heard = NOTHING
+        count(context, NO_MEMORY, 1)
+        return bare(context, packet, id)
     state.heard = A_NUMBERING
     state.doubts = 0
-    begin_at(state.window, first_sbn)
+    begin_at(state.window, first_sbn, first_of(id))
     order_begin(context, first_sbn)
     return admit(context, packet, id, owned)
 
 
+cdef inline void swap_windows(fec_state *state) noexcept nogil:
+    cdef fec_window *older = state.previous
+    state.previous = state.window
+    state.window = older
+
+
 cdef l45_verdict bare(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
-    """What is left to do without any memory."""
-    count(context, NO_MEMORY, 1)
+    """What is left to do without a window."""
     if not is_source(id):
         count(context, REPAIRS_ARRIVED, 1)
         return L45_DROP
@@ -170,7 +183,7 @@ cdef l45_verdict stale(l45_context *context) noexcept nogil:
 
 
 cdef void dismiss(l45_context *context) noexcept nogil:
-    """Nothing came that fits to the one that is held. A lone first datagram of a peer that began anew is believed."""
+    """Nothing came that fits to the one that is held. It may be the only one of a peer that began anew."""
     cdef fec_state *state = <fec_state *> context.state
     cdef l45_packet *held = state.doubtful
     if held == NULL:
@@ -179,8 +192,9 @@ cdef void dismiss(l45_context *context) noexcept nogil:
     state.doubts += 1
     if state.heard == NOTHING:
         release(context, held, unmarked(context))
-    elif is_first(<fec_instance *> context.instance, state.doubtful_id):
-        release(context, held, believe(context, held, state.doubtful_id, first_of(state.doubtful_id), True))
+    elif is_first(<fec_instance *> context.instance, state.doubtful_id) \
+            and first_of(state.doubtful_id) != state.window.first:
+        release(context, held, bare(context, held, state.doubtful_id))
     else:
         release(context, held, stale(context))
 
@@ -189,7 +203,6 @@ cdef uint64_t receive_due(l45_context *context) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
     if state.doubtful != NULL and state.doubtful_until_ns <= context.now_ns:
         dismiss(context)
-        state.doubtful_id.k = 0
     return min(min(blocks_due(context), order_due(context)),
                min(report_due(context), state.doubtful_until_ns if state.doubtful != NULL else <uint64_t> L45_NEVER))
 
@@ -201,4 +214,5 @@ cdef void receive_end(l45_context *context) noexcept nogil:
     if state.window != NULL:
         end_blocks(context)
         context.host.give(context, state.window)
-        state.window = NULL
+        context.host.give(context, state.previous)
+        state.window = state.previous = NULL

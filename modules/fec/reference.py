@@ -267,7 +267,7 @@ class Module:
             self.emit_in_order(packet, self.recover(block), payload)
 
     def emit_in_order(self, packet, made, payload):
-        """What was lost, and behind it the datagram that completes its block; alone that one simply goes on."""
+        """What was lost, and behind it the datagram that completes its block; alone, that one goes on."""
         for each in [*made, payload] if made else []:
             packet.emit(each)
         if made:

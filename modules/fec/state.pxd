@@ -36,7 +36,7 @@ cdef struct fec_instance:
     uint32_t k
     uint32_t m              # the first ones, with adaptive
     uint32_t interleave
-    uint16_t repair_port_be # 0: repairs travel in their flow
+    uint16_t repair_port_be  # 0: repairs travel in their flow
     uint16_t source_port_be
     uint8_t short_repairs[RS_MOST_SOURCES + 1]  # by size; NO_RULE: the square root's
     bint drop_unmarked
@@ -81,6 +81,7 @@ cdef struct in_block:
 
 cdef struct fec_window:
     uint32_t newest                 # SBN with which it ends
+    uint32_t first                  # SBN with which its sender began
     uint32_t open                   # blocks
     uint32_t usual_size             # of the last block whose actual size is known; 0: of none yet
     uint64_t seen[WINDOW][SEEN_WORDS]  # symbols that arrived or were recovered, by SBN and ESI
@@ -115,6 +116,7 @@ cdef struct fec_state:
     uint64_t timer_ns               # what the flow's timer is set to
     fec_out out
     fec_window *window
+    fec_window *previous            # of the numbering before, whose last datagrams may still be under way
     fec_line *line
     l45_packet *doubtful            # held until another datagram says whether it is one of ours
     uint64_t doubtful_until_ns

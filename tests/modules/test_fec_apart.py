@@ -45,7 +45,9 @@ def test_they_find_their_flow(road: Road, version: int, lost: list[int]) -> None
     repairs = [each for each in out.packets if ports(each)[1] == REPAIR_PORT]
     arrived = [each for at, each in enumerate(sources) if at not in lost] + repairs
     back = road([STRICT], "ingress", arrived)
-    assert Counter(each.payload for each in back.records) == Counter(payloads([0, 1, 500, 20, 7, 7, 1400, 300]))
+    assert Counter(each.payload for each in back.records) == Counter(
+        payloads([0, 1, 500, 20, 7, 7, 1400, 300])
+    )
     assert {ports(each) for each in back.packets} == {(4000, SOURCE_PORT)}
     assert all(map(is_sound, back.packets))
     assert set(back.live.values()) == {0}

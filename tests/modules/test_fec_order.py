@@ -1,4 +1,4 @@
-"""fec with reorder_ms: datagrams are delivered in the order in which they were sent, or after a bounded wait."""
+"""fec with reorder_ms: datagrams are delivered in the order in which they were sent, or after a wait."""
 
 import random
 from typing import Any
@@ -27,12 +27,14 @@ def numbers(records: list[Record]) -> list[int]:
     return [int.from_bytes(each.payload, "big") for each in records]
 
 
-@given(seed=st.integers(0, 999), spacing_us=st.sampled_from([10, 900, 3000, 20000]), most_lost=st.integers(0, 2))
+@given(
+    seed=st.integers(0, 999), spacing_us=st.sampled_from([10, 900, 3000, 20000]), most_lost=st.integers(0, 2)
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_recovered_in_time_comes_in_its_place(
     road: Road, seed: int, spacing_us: int, most_lost: int
 ) -> None:
-    """Losses that the code repairs, and jitter of less than the wait; the repairs of short blocks all arrive."""
+    """Losses that the code repairs, jitter of less than the wait; all repairs of short blocks arrive."""
     chance = random.Random(seed)
     out = road([fec()], "egress", numbered(60, spacing_us * 1000)).records
     blocks: dict[int, list[Record]] = {}
