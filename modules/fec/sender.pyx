@@ -5,12 +5,12 @@ deadline, that of the group's first datagram, holds for all.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from layer45.fastpath.abi cimport L45_ERROR, L45_NEVER, L45_REWRITTEN, l45_context, l45_packet, l45_verdict
-from layer45.fastpath.packet cimport claim_back, insert_back, payload, payload_bytes, room_back, store_be16
+from layer45.fastpath.packet cimport claim_back, insert_back, payload, payload_bytes, room_back
 from layer45.fastpath.reed_solomon cimport (
-    RS_MOST_REPAIRS, RS_MOST_SYMBOLS, rs_encode, rs_encode_short, rs_room_bytes,
+    RS_MOST_REPAIRS, RS_MOST_SYMBOLS, rs_encode, rs_encode_short,
 )
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, SBN_COUNT, id_write, set_port
@@ -72,19 +72,10 @@ cdef inline int number(l45_packet *packet, uint32_t sbn, uint32_t esi, uint32_t 
 
 
 cdef uint8_t *symbol_of(l45_context *context, const fec_out *out, const l45_packet *packet) noexcept nogil:
-    """The datagram's source symbol, RFC 6363 section 5.3's ADU information. NULL: no memory, or no packet could carry
-    a repair symbol of that length."""
-    cdef uint32_t bytes = HEAD_BYTES + payload_bytes(packet)
-    cdef uint32_t room = rs_room_bytes(bytes)
-    cdef uint8_t *symbol = NULL
-    if out.blocks != NULL and HEAD_BYTES + ID_BYTES <= room_back(packet):
-        symbol = <uint8_t *> context.host.take(context, room)
-    if symbol != NULL:
-        symbol[0] = 0
-        store_be16(symbol + 1, bytes - HEAD_BYTES)
-        memcpy(symbol + HEAD_BYTES, payload(packet), bytes - HEAD_BYTES)
-        memset(symbol + bytes, 0, room - bytes)
-    return symbol
+    """NULL: no memory, or no packet could carry a repair symbol of that length."""
+    if out.blocks == NULL or HEAD_BYTES + ID_BYTES > room_back(packet):
+        return NULL
+    return new_symbol(context, payload(packet), HEAD_BYTES + payload_bytes(packet))
 
 
 cdef void keep(const fec_instance *fec, fec_out *out, uint32_t place, uint8_t *symbol, uint32_t bytes) noexcept nogil:

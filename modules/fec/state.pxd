@@ -5,13 +5,15 @@ what every flow has.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport L45_NEVER, l45_context, l45_packet
-from layer45.fastpath.reed_solomon cimport RS_MOST_SOURCES, rs_code
+from layer45.fastpath.packet cimport store_be16
+from layer45.fastpath.reed_solomon cimport RS_MOST_SOURCES, rs_code, rs_room_bytes
 from layer45.modules.fec.adapt cimport fec_adapt
 from layer45.modules.fec.levels cimport fec_levels
 from layer45.modules.fec.report cimport REPORT_KEY_BYTES
-from layer45.modules.fec.wire cimport fec_id
+from layer45.modules.fec.wire cimport HEAD_BYTES, fec_id
 
 cdef enum:                  # counters, as in module.toml
     SOURCES, REPAIRS, ARRIVED, RECOVERED, UNRECOVERED, LATE, DUPLICATE, BLOCKS_FULL, BLOCKS_SHORT
@@ -140,3 +142,16 @@ cdef inline void wake_at(l45_context *context, uint64_t when_ns) noexcept nogil:
     if when_ns < state.timer_ns:
         state.timer_ns = when_ns
         context.host.arm(context, when_ns)
+
+
+cdef inline uint8_t *new_symbol(l45_context *context, const uint8_t *content, uint32_t bytes) noexcept nogil:
+    """The source symbol of a payload of bytes - HEAD_BYTES, in memory to be given back; NULL: there is none."""
+    cdef uint32_t room = rs_room_bytes(bytes)
+    cdef uint8_t *symbol = <uint8_t *> context.host.take(context, room)
+    if symbol == NULL:
+        return NULL
+    symbol[0] = 0
+    store_be16(symbol + 1, bytes - HEAD_BYTES)
+    memcpy(symbol + HEAD_BYTES, content, bytes - HEAD_BYTES)
+    memset(symbol + bytes, 0, room - bytes)
+    return symbol

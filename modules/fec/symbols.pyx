@@ -5,11 +5,9 @@ as there are repairs, by the time that there are enough.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport L45_DROP, L45_HOLD, l45_context, l45_packet, l45_verdict
-from layer45.fastpath.packet cimport payload, payload_bytes, remove_back, store_be16
-from layer45.fastpath.reed_solomon cimport rs_room_bytes
+from layer45.fastpath.packet cimport payload, payload_bytes, remove_back
 from layer45.modules.fec.block cimport block_end, block_of, esis_of, held_of, know_size, lengths_of, repair_room
 from layer45.modules.fec.recover cimport recover
 from layer45.modules.fec.state cimport *
@@ -24,7 +22,7 @@ cdef void block_source(l45_context *context, const l45_packet *packet, fec_id id
     if source_contradicts(block, id, bytes):
         count(context, INVALID, 1)
         return
-    block.symbols[id.esi] = copied(context, payload(packet), bytes)
+    block.symbols[id.esi] = new_symbol(context, payload(packet), bytes)
     if block.symbols[id.esi] == NULL:
         count(context, NO_MEMORY, 1)
         return
@@ -42,19 +40,6 @@ cdef inline bint source_contradicts(const in_block *block, fec_id id, uint32_t b
     if block.sure:
         return id.esi >= block.size or bytes > block.bytes
     return id.k != block.size
-
-
-cdef uint8_t *copied(l45_context *context, const uint8_t *content, uint32_t bytes) noexcept nogil:
-    """The source symbol of a payload of bytes - HEAD_BYTES."""
-    cdef uint32_t room = rs_room_bytes(bytes)
-    cdef uint8_t *symbol = <uint8_t *> context.host.take(context, room)
-    if symbol == NULL:
-        return NULL
-    symbol[0] = 0
-    store_be16(symbol + 1, bytes - HEAD_BYTES)
-    memcpy(symbol + HEAD_BYTES, content, bytes - HEAD_BYTES)
-    memset(symbol + bytes, 0, room - bytes)
-    return symbol
 
 
 cdef l45_verdict block_repair(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
