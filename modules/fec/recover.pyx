@@ -9,7 +9,7 @@ from layer45.fastpath.reed_solomon cimport RS_MOST_REPAIRS, RS_MOST_SOURCES, rs_
 from layer45.modules.fec.block cimport block_end, esis_of, held_of, lengths_of
 from layer45.modules.fec.order cimport order_pass
 from layer45.modules.fec.state cimport *
-from layer45.modules.fec.window cimport see
+from layer45.modules.fec.window cimport see, seen
 from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, fec_id, is_symbol
 
 # A whole block's symbols as the decoder wants them, and what comes of it.
@@ -45,7 +45,6 @@ cdef l45_verdict recover(l45_context *context, in_block *block, l45_packet *last
     block.repairs = 0
     block_end(context, block)
     if solved:
-        count(context, RECOVERED, all.gaps)
         return deliver(context, &all, id, last, owned)
     give_up(context, &all, last)
     return L45_DROP
@@ -101,21 +100,33 @@ cdef bint solve(l45_context *context, const in_block *block, puzzle *all) noexce
     return True
 
 
-cdef l45_verdict deliver(l45_context *context, puzzle *all, fec_id id, l45_packet *last,
-                         bint owned) noexcept nogil:
+cdef l45_verdict deliver(l45_context *context, puzzle *all, fec_id id, l45_packet *last, bint owned) noexcept nogil:
     """In the order in which they were sent; the carrier that has just come is the last one."""
-    cdef fec_window *window = (<fec_state *> context.state).window
     cdef l45_verdict verdict = L45_DROP
     cdef uint32_t gap
     for gap in range(all.gaps):
         id.esi = all.missing[gap]
-        see(window, id.sbn, id.esi)
-        become(all.carriers[gap], all.made[gap])
+        verdict = deliver_one(context, all.carriers[gap], all.made[gap], id, owned or all.carriers[gap] != last)
         context.host.give(context, all.made[gap])
-        verdict = order_pass(context, all.carriers[gap], id, owned or all.carriers[gap] != last)
-        if verdict == L45_REWRITTEN and all.carriers[gap] != last:
+        if all.carriers[gap] == last:
+            continue
+        if verdict == L45_REWRITTEN:
             context.host.resume(context, all.carriers[gap], 0)
+        elif verdict == L45_DROP:
+            context.host.discard(context, all.carriers[gap])
     return verdict
+
+
+cdef l45_verdict deliver_one(l45_context *context, l45_packet *carrier, const uint8_t *symbol, fec_id id,
+                             bint owned) noexcept nogil:
+    """DROP: it was not lost but went on when it came, and only its symbol could not be kept."""
+    cdef fec_window *window = (<fec_state *> context.state).window
+    if seen(window, id.sbn, id.esi):
+        return L45_DROP
+    see(window, id.sbn, id.esi)
+    count(context, RECOVERED, 1)
+    become(carrier, symbol)
+    return order_pass(context, carrier, id, owned)
 
 
 cdef void become(l45_packet *carrier, const uint8_t *symbol) noexcept nogil:

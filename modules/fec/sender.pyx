@@ -42,6 +42,8 @@ cdef l45_verdict send(l45_context *context, l45_packet *packet) noexcept nogil:
     if number(packet, out.base + place, esi, fec.k) < 0:
         context.host.give(context, symbol)
         count(context, NO_ROOM, 1)
+        if out.dealt == 0:
+            next_group(context, out)  # one that did not begin has memory too
         return L45_ERROR
     count(context, SOURCES, 1)
     count(context, SOURCE_BYTES, bytes)
