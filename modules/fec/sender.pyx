@@ -38,7 +38,7 @@ cdef l45_verdict send(l45_context *context, l45_packet *packet) noexcept nogil:
         begin(context, out)
     place = out.dealt % out.interleave
     esi = out.dealt // out.interleave
-    symbol = symbol_of(context, out, packet)
+    symbol = symbol_of(context, out, place, packet)
     if number(packet, out.base + place, esi, fec.k) < 0:
         context.host.give(context, symbol)
         count(context, NO_ROOM, 1)
@@ -49,7 +49,7 @@ cdef l45_verdict send(l45_context *context, l45_packet *packet) noexcept nogil:
     count(context, SOURCE_BYTES, bytes)
     count(context, ADDED_BYTES, ID_BYTES)
     out.dealt += 1
-    keep(fec, out, place, symbol, HEAD_BYTES + bytes)
+    keep(context, out, place, symbol, HEAD_BYTES + bytes)
     if esi + 1 == fec.k:
         close(context, out, place, fec.k)
     if out.dealt == fec.k * out.interleave:
@@ -73,25 +73,38 @@ cdef inline int number(l45_packet *packet, uint32_t sbn, uint32_t esi, uint32_t 
     return insert_back(packet, id, ID_BYTES)
 
 
-cdef uint8_t *symbol_of(l45_context *context, const fec_out *out, const l45_packet *packet) noexcept nogil:
-    """NULL: no memory, or no packet could carry a repair symbol of that length."""
-    if out.blocks == NULL or HEAD_BYTES + ID_BYTES > room_back(packet):
+cdef uint8_t *symbol_of(l45_context *context, const fec_out *out, uint32_t place,
+                        const l45_packet *packet) noexcept nogil:
+    """NULL: no memory, or no packet could carry a repair symbol of that length, or so it was with one before in the
+    block."""
+    if out.blocks == NULL or HEAD_BYTES + ID_BYTES > room_back(packet) \
+            or block_at(<fec_instance *> context.instance, out, place).spoilt:
         return NULL
     return new_symbol(context, payload(packet), HEAD_BYTES + payload_bytes(packet))
 
 
-cdef void keep(const fec_instance *fec, fec_out *out, uint32_t place, uint8_t *symbol, uint32_t bytes) noexcept nogil:
-    """Puts a symbol, or that there is none, into its block."""
+cdef void keep(l45_context *context, fec_out *out, uint32_t place, uint8_t *symbol, uint32_t bytes) noexcept nogil:
+    """Puts a symbol into its block. Where one is wanting the others are of no use, but their memory is to others."""
+    cdef const fec_instance *fec = <const fec_instance *> context.instance
     cdef out_block *block
     if out.blocks == NULL:
         return
     block = block_at(fec, out, place)
-    block.spoilt |= symbol == NULL
-    if symbol != NULL:
-        block.symbols[block.count] = symbol
-        lengths_of(fec, block)[block.count] = bytes
-        block.bytes = max(block.bytes, bytes)
-        block.count += 1
+    if symbol == NULL:
+        block.spoilt = True
+        give_symbols(context, block)
+        return
+    block.symbols[block.count] = symbol
+    lengths_of(fec, block)[block.count] = bytes
+    block.bytes = max(block.bytes, bytes)
+    block.count += 1
+
+
+cdef void give_symbols(l45_context *context, out_block *block) noexcept nogil:
+    cdef uint32_t at
+    for at in range(block.count):
+        context.host.give(context, block.symbols[at])
+    block.count = 0
 
 
 cdef uint64_t send_due(l45_context *context) noexcept nogil:
@@ -152,15 +165,13 @@ cdef void close(l45_context *context, fec_out *out, uint32_t place, uint32_t siz
     """Sends the repairs of a block of so many datagrams, and gives its symbols back."""
     cdef fec_instance *fec = <fec_instance *> context.instance
     cdef out_block *block = block_at(fec, out, place)
-    cdef uint32_t at
     count(context, BLOCKS_FULL if size == fec.k else BLOCKS_SHORT, 1)
     if out.blocks == NULL or block.spoilt:
         count(context, UNPROTECTED, size)
     else:
         repair(context, block, out.base + place, repairs_for(fec, out.repairs, size))
     if out.blocks != NULL:
-        for at in range(block.count):
-            context.host.give(context, block.symbols[at])
+        give_symbols(context, block)
 
 
 cdef void repair(l45_context *context, out_block *block, uint32_t sbn, uint32_t wanted) noexcept nogil:
