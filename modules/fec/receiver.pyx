@@ -1,7 +1,7 @@
 """A datagram's way in: is its id one of ours? -> admit -> a source goes on, a repair waits or becomes a lost one.
 
 An id has no magic number: other traffic may end in bytes that look like one. So a numbering is believed in two cases
-only: a flow begins as our senders begin (the first blocks, of the size that we use too), or two datagrams in a row
+only: a flow's first datagram is as our senders begin (the first blocks, of the size that we use too), or two in a row
 fit together. Until then the first of them is held (`doubt`), for a few milliseconds at the most; where a sender of ours
 is at work its repairs, if not its next datagram, come within its deadline. The same goes for ids that are far from the
 numbering in use: a peer that began anew, a replay, or a forgery.
@@ -58,7 +58,7 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
         return unmarked(context)
     if state.previous != NULL and is_near(state.previous, id.sbn):
         return admit_straggler(context, packet, id)
-    if state.heard == NOTHING and is_first(<fec_instance *> context.instance, id):
+    if is_flows_first(state) and is_first(<fec_instance *> context.instance, id):
         return believe(context, packet, id, first_of(id), False)
     return doubt(context, packet, id)
 
@@ -83,6 +83,11 @@ cdef inline bint is_copy(fec_id id) noexcept nogil:
     """Whether it is the repair of a single datagram, and so its symbol once more: one can tell whether it is sound.
     (A DNS query for an address ends in just such an id.)"""
     return id.k == 1 and not is_source(id)
+
+
+cdef inline bint is_flows_first(const fec_state *state) noexcept nogil:
+    """Behind others, ours or not, one alone is not believed: an id is 28 bits that noise may hit upon."""
+    return state.heard == NOTHING and state.doubtful == NULL and state.strangers == 0
 
 
 cdef inline bint is_first(const fec_instance *fec, fec_id id) noexcept nogil:
