@@ -118,9 +118,12 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
         state.window = <fec_window *> context.host.take(context, sizeof(fec_window))
     if state.window == NULL:
         state.heard = NOTHING
+        if is_source(id):
+            state.doubtful_id = id  # so that the next one follows it
         count(context, NO_MEMORY, 1)
         return bare(context, packet, id)
     state.heard = A_NUMBERING
+    state.doubtful_id.k = 0
     state.doubts = 0
     begin_at(state.window, first_sbn, first_of(id))
     order_begin(context, first_sbn)
@@ -150,7 +153,6 @@ cdef l45_verdict doubt(l45_context *context, l45_packet *packet, fec_id id) noex
     cdef l45_packet *held = state.doubtful
     if id_valid(before) and follows(before, id):
         state.doubtful = NULL
-        state.doubtful_id.k = 0
         return believe_both(context, held, before, packet, id)
     dismiss(context)
     state.doubtful_id = id
