@@ -9,12 +9,14 @@ others stands a little further off, behind repair symbols of those before, which
 """
 
 from dataclasses import dataclass
-from math import comb
+from math import ceil, comb, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+
+FAR_OUT = 20  # deviations, and blocks that are lost as a whole
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,32 @@ def block_residual(path: Path, k: int, m: int, interleave: int = 1) -> float:
     for _ in range(k):
         sources.add()
     return residual(sources, Repairs(path, m), m)
+
+
+def lost_of_block(loss: float, k: int, m: int) -> Vector:
+    """The distribution of how many source symbols of a block stay lost, where losses are independent."""
+    path = Path(loss)
+    sources, exceeds = Sources(path, 1), Repairs(path, m).exceeds[m][0]
+    for _ in range(k):
+        sources.add()
+    lost = np.arange(k + 1)
+    stay: Vector = sources.count * np.where(lost > m, 1.0, exceeds[np.clip(m - lost, 0, m)])
+    stay[0] = 1 - stay[1:].sum()
+    return stay
+
+
+def lost_within(block: Vector, blocks: int, certainty: float) -> tuple[int, int]:
+    """The least and the most source symbols that so many blocks lose, but for the rare ends of both sides."""
+    size = _room(block, blocks)
+    at_most = np.cumsum(np.fft.irfft(np.fft.rfft(block, size) ** blocks, size))
+    rare = (1 - certainty) / 2
+    return int(np.searchsorted(at_most, rare)), int(np.searchsorted(at_most, 1 - rare))
+
+
+def _room(block: Vector, blocks: int) -> int:
+    """A power of two beyond what the blocks lose: all they have, or so far out that it never happens."""
+    lost = np.arange(len(block))
+    mean = float(block @ lost)
+    deviation = sqrt(blocks * (float(block @ lost**2) - mean**2))
+    most = min(blocks * (len(block) - 1), ceil(blocks * mean + FAR_OUT * (deviation + len(block))))
+    return 1 << most.bit_length()
