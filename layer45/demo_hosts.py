@@ -1,4 +1,8 @@
-"""The two hosts of the demo: namespaces joined by a veth pair, a daemon in each; all gone at the end."""
+"""The two hosts of the demo: namespaces joined by a veth pair, a daemon in each; all gone at the end.
+
+Each scene has its own pair. Both hosts have one policy, `demo`, with the same chain; host a's is for programs
+that are started under it, host b's for what comes to one port.
+"""
 
 import contextlib
 import os
@@ -7,15 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-IDENTITY = b"host-7"
-CHAIN = f"""[
-    {{ module = "scramble", key = "layer 4.5 in action" }},
-    {{ module = "tag", id = "{IDENTITY.decode()}" }},
-]"""
+from layer45 import control_messages
+from layer45.control_client import ask
+from layer45.errors import Layer45Error
+
 ADDRESSES = {"a": "10.77.45.1", "b": "10.77.45.2"}
 START_TIMEOUT_S = 20.0
 
@@ -51,13 +55,17 @@ class Host:
             timeout=timeout_s,
         )
         if done.returncode:
-            problem = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-            raise DemoError(f"host {self.letter}: {' '.join(words)}: {problem[-1]}")
+            problem = last_line(done.stderr or done.stdout)
+            raise DemoError(f"host {self.letter}: {' '.join(words)}: {problem}")
         return done.stdout
 
     def layer45(self, *words: str) -> list[str]:
         """One of our own commands, for this host's daemon."""
         return [sys.executable, "-m", "layer45", words[0], "--config", str(self.config), *words[1:]]
+
+    def ask(self, request: control_messages.Request) -> Any:
+        """What this host's daemon answers. Raises Layer45Error."""
+        return ask(self.config / "control.sock", request, self.config)
 
     @contextlib.contextmanager
     def running(self, *words: str, end: int = signal.SIGTERM) -> Iterator[subprocess.Popen[str]]:
@@ -76,10 +84,15 @@ class Host:
             except DemoError as error:
                 if process.poll():
                     log.seek(0)
-                    raise DemoError(f"{error}: {log.read().strip()[-300:]}") from None
+                    raise DemoError(f"{error}: {last_line(log.read())}") from None
                 raise
             finally:
                 end_of(process, end)
+
+
+def last_line(text: str) -> str:
+    """What a program complained about, in one line."""
+    return (text.strip() or "no output").splitlines()[-1]
 
 
 def end_of(process: subprocess.Popen[str], how: int) -> None:
@@ -127,14 +140,14 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
             subprocess.run(["ip", "netns", "delete", host.namespace], capture_output=True, check=False)
 
 
-def write_config(host: Host, match: str) -> None:
-    """Both ends have the same chain; only who is under it is said differently."""
+def write_config(host: Host, summary: str, chain: str, match: str = "") -> None:
+    """The policy `demo`; without a match it is for programs under `layer45 exec`."""
     (host.config / "policies").mkdir(parents=True)
     (host.config / "layer45.toml").write_text(
         f'control_socket = "{host.config}/control.sock"\ncgroup_root = "{host.namespace}"\n'
     )
     (host.config / "policies" / "demo.toml").write_text(
-        f'[policy.demo]\nsummary = "Scrambled, and tagged with who sent it"\n{match}chain = {CHAIN}\n'
+        f'[policy.demo]\nsummary = "{summary}"\n{match}\nchain = {chain}\n'
     )
 
 
@@ -142,10 +155,81 @@ def write_config(host: Host, match: str) -> None:
 def daemon(host: Host) -> Iterator[None]:
     """`layer45 run` in a host."""
     with host.running(*host.layer45("run")) as process:
-        status = host.command(*host.layer45("status"))
-
-        def ready() -> bool:
-            return subprocess.run(status, capture_output=True, check=False).returncode == 0
-
-        wait_until(f"layer45 run in host {host.letter}", ready, process)
+        wait_until(f"layer45 run in host {host.letter}", lambda: _answers(host), process)
         yield
+
+
+def _answers(host: Host) -> bool:
+    with contextlib.suppress(Layer45Error):
+        host.ask(control_messages.Status())
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def under_policy(summary: str, chain: str, port: int) -> Iterator[tuple[Host, Host, Path]]:
+    """Two hosts with a daemon each, and a folder. Host b's policy is for UDP to the port."""
+    with tempfile.TemporaryDirectory(prefix="layer45-demo-") as name, contextlib.ExitStack() as stack:
+        a, b = stack.enter_context(two_hosts(Path(name)))
+        write_config(a, summary, chain)
+        write_config(b, summary, chain, f'match = {{ protocol = "udp", local_port = {port} }}')
+        for host in (a, b):
+            stack.enter_context(daemon(host))
+        yield a, b, Path(name)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What `layer45 stats` of a host says."""
+
+    content: dict[str, Any]
+
+    def engine(self, counter: str) -> int:
+        return int(self.content["engine"][counter])
+
+    def module(self, name: str) -> dict[str, int]:
+        """The counters of the demo's instance of a module."""
+        instances = self.content["policies"]["demo"]["instances"]
+        return next(each["counters"] for each in instances if each["module"] == name)
+
+    @property
+    def answered(self) -> int:
+        """Packets that got a verdict, or wait for one."""
+        return sum(map(self.engine, ("passed", "rewritten", "dropped", "held")))
+
+    def __str__(self) -> str:
+        names = "received", "rewritten", "passed", "dropped", "held"
+        return ", ".join(f"{name} {self.engine(name)}" for name in names)
+
+
+def stats(host: Host) -> Stats:
+    return Stats(host.ask(control_messages.Stats()))
+
+
+def refused(host: Host, why: str) -> int:
+    """What the protocols of a host refused, by a counter's name in /proc/net/snmp."""
+    rows = [line.split() for line in host.run("cat", "/proc/net/snmp").splitlines()]
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return sum(int(values[names.index(why)]) for names, values in pairs if why in names)
+
+
+def checksum_errors(host: Host) -> int:
+    return refused(host, "InCsumErrors")
+
+
+def full_sockets(host: Host) -> int:
+    """UDP datagrams that found a socket's buffer full: its program was without a processor for too long."""
+    return refused(host, "RcvbufErrors")
+
+
+def agree(facts: Iterable[tuple[str, int, int]]) -> None:
+    """Raises DemoError for the first of (what, found, wanted) where the two differ."""
+    for what, found, wanted in facts:
+        if found != wanted:
+            raise DemoError(f"{what}: {found}, expected {wanted}")
+
+
+def within(what: str, found: float, least: float, most: float) -> None:
+    """Raises DemoError unless found is from least to most."""
+    if not least <= found <= most:
+        raise DemoError(f"{what}: {found:.6g}, expected {least:.6g} to {most:.6g}")
