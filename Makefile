@@ -69,4 +69,4 @@ bench: build
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(STAMPS)/compiled
-	rm -f fastpath/*.so fastpath/*.c modules/*/*.so modules/*/*.c
+	rm -f fec-residual-loss.png fastpath/*.so fastpath/*.c modules/*/*.so modules/*/*.c
