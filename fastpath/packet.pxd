@@ -177,8 +177,8 @@ cdef inline int claim_back(l45_packet *packet, uint32_t count) noexcept nogil:
 
 cdef inline uint32_t room_back(const l45_packet *packet) noexcept nogil:
     """How many bytes fit behind the payload."""
-    cdef size_t room = min(packet.end - packet.tail, LARGEST_PACKET_BYTES - (packet.tail - packet.data))
-    return <uint32_t> room
+    cdef ptrdiff_t room = min(packet.end - packet.tail, LARGEST_PACKET_BYTES - (packet.tail - packet.data))
+    return <uint32_t> max(room, 0)
 
 
 cdef inline bint sum_holds(const l45_packet *packet) noexcept nogil:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from layer45.fastpath.abi cimport L45_DROP, L45_REWRITTEN, l45_context, l45_packet, l45_verdict
-from layer45.fastpath.packet cimport remove_back, sum_holds
+from layer45.fastpath.packet cimport remove_back
 from layer45.modules.fec.block cimport block_end
 from layer45.modules.fec.losses cimport losses_of_all
 from layer45.modules.fec.order cimport order_pass, order_release
@@ -14,13 +14,11 @@ from layer45.modules.fec.wire cimport ID_BYTES, SBN_MASK, fec_id, is_source, sbn
 
 
 cdef l45_verdict admit(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
-    cdef bint sound = sum_holds(packet)
     reach(context, id.sbn)
-    count(context, CORRUPT, not sound)
     if is_source(id):
-        return admit_source(context, packet, id, sound, owned)
+        return admit_source(context, packet, id, owned)
     count(context, REPAIRS_ARRIVED, 1)
-    if not sound or (<fec_state *> context.state).window.over[slot_of(id.sbn)]:
+    if (<fec_state *> context.state).window.over[slot_of(id.sbn)]:
         return L45_DROP
     return admit_repair(context, packet, id, owned)
 
@@ -31,13 +29,8 @@ cdef l45_verdict admit_repair(l45_context *context, l45_packet *packet, fec_id i
     return verdict
 
 
-cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id id, bint sound,
-                              bint owned) noexcept nogil:
-    """One with a wrong checksum is not seen: the kernel will drop it, and it may still be recovered."""
+cdef l45_verdict admit_source(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil:
     cdef fec_window *window = (<fec_state *> context.state).window
-    if not sound:
-        remove_back(packet, ID_BYTES)
-        return L45_REWRITTEN
     if seen(window, id.sbn, id.esi):
         count(context, DUPLICATE, 1)
         return L45_DROP
@@ -59,13 +52,12 @@ cdef l45_verdict admit_straggler(l45_context *context, l45_packet *packet, fec_i
     if not is_source(id):
         count(context, REPAIRS_ARRIVED, 1)
         return L45_DROP
-    if sum_holds(packet):
-        if seen(window, id.sbn, id.esi):
-            count(context, DUPLICATE, 1)
-            return L45_DROP
-        see(window, id.sbn, id.esi)
-        count(context, ARRIVED, 1)
-        count(context, LATE, 1)
+    if seen(window, id.sbn, id.esi):
+        count(context, DUPLICATE, 1)
+        return L45_DROP
+    see(window, id.sbn, id.esi)
+    count(context, ARRIVED, 1)
+    count(context, LATE, 1)
     remove_back(packet, ID_BYTES)
     return L45_REWRITTEN
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from layer45.fastpath.abi cimport L45_DROP, L45_ERROR, l45_context, l45_packet, l45_verdict
-from layer45.fastpath.packet cimport insert_back, payload, payload_bytes, remove_front
+from layer45.fastpath.packet cimport insert_back, payload, payload_bytes, remove_front, sum_holds
 from layer45.modules.fec.admit cimport admit
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport is_near
@@ -20,6 +20,8 @@ cdef l45_verdict receive_apart(l45_context *context, l45_packet *packet) noexcep
     id = id_read(payload(packet))
     if not id_valid(id) or is_source(id):
         return not_used(context, INVALID)
+    if not sum_holds(packet):
+        return not_used(context, CORRUPT)
     if not fec.source_port_be or not context.host.enter(context, fec.source_port_be, &other) \
             or not is_expected(<fec_state *> other.state, id):
         return not_used(context, STALE)

@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_ERROR, L45_HOLD, L45_NEVER, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
 )
-from layer45.fastpath.packet cimport editable, payload, payload_bytes, remove_back
+from layer45.fastpath.packet cimport editable, payload, payload_bytes, remove_back, sum_holds
 from layer45.modules.fec.admit cimport admit, admit_straggler, end_blocks
 from layer45.modules.fec.apart cimport receive_apart
 from layer45.modules.fec.block cimport blocks_due
@@ -48,8 +48,11 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
     id = id_read(packet.tail - ID_BYTES)
     if not id_valid(id):
         return unmarked(context)
+    if not sum_holds(packet):
+        return corrupt(context, packet, id)
     if state.heard == A_NUMBERING and is_near(state.window, id.sbn):
         state.doubts = state.strangers = 0
+        state.doubtful_id.k = 0  # what comes next does not come in a row with what is in doubt
         return admit(context, packet, id, False)
     if state.heard == A_NUMBERING and state.doubts < MOST_DOUBTS and is_past(state.window, id.sbn):
         state.doubts += 1
@@ -77,6 +80,16 @@ cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
         state.heard = NOTHING
         end_blocks(context)
     return L45_DROP if (<fec_instance *> context.instance).drop_unmarked else L45_PASS
+
+
+cdef l45_verdict corrupt(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
+    """Its id may be wrong too, so nothing is learned from it. The kernel drops a source; it may yet be recovered."""
+    count(context, CORRUPT, 1)
+    if not is_source(id):
+        count(context, REPAIRS_ARRIVED, 1)
+        return L45_DROP
+    remove_back(packet, ID_BYTES)
+    return L45_REWRITTEN
 
 
 cdef inline bint is_copy(fec_id id) noexcept nogil:

@@ -164,13 +164,13 @@ cdef inline uint32_t rooted(uint32_t full, uint32_t count, uint32_t k) noexcept 
 cdef void close(l45_context *context, fec_out *out, uint32_t place, uint32_t size) noexcept nogil:
     """Sends the repairs of a block of so many datagrams, and gives its symbols back."""
     cdef fec_instance *fec = <fec_instance *> context.instance
-    cdef out_block *block = block_at(fec, out, place)
+    cdef out_block *block = block_at(fec, out, place) if out.blocks != NULL else NULL
     count(context, BLOCKS_FULL if size == fec.k else BLOCKS_SHORT, 1)
-    if out.blocks == NULL or block.spoilt:
+    if block == NULL or block.spoilt:
         count(context, UNPROTECTED, size)
     else:
         repair(context, block, out.base + place, repairs_for(fec, out.repairs, size))
-    if out.blocks != NULL:
+    if block != NULL:
         give_symbols(context, block)
 
 
@@ -194,10 +194,18 @@ cdef void repair(l45_context *context, out_block *block, uint32_t sbn, uint32_t 
         if fec.repair_port_be:
             set_port(packets[at], fec.repair_port_be)
         id_write(payload(packets[at]) if front else symbols[at] + block.bytes, sbn, block.count + at, block.count)
-        claim_back(packets[at], block.bytes + ID_BYTES)
-        context.host.resume(context, packets[at], 0)
-    count(context, REPAIRS, made)
-    count(context, ADDED_BYTES, made * <uint64_t> (block.bytes + ID_BYTES))
+        send_repair(context, packets[at], block.bytes + ID_BYTES)
+
+
+cdef void send_repair(l45_context *context, l45_packet *packet, uint32_t bytes) noexcept nogil:
+    """Of bytes that lie behind the headers, which may be longer than those of the block's datagrams were."""
+    if claim_back(packet, bytes) < 0:
+        count(context, NOT_SENT, 1)
+        context.host.discard(context, packet)
+        return
+    count(context, REPAIRS, 1)
+    count(context, ADDED_BYTES, bytes)
+    context.host.resume(context, packet, 0)
 
 
 cdef void encode(const fec_instance *fec, out_block *block, uint8_t **symbols, uint32_t wanted) noexcept nogil:
