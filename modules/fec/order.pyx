@@ -23,8 +23,7 @@ cdef void order_begin(l45_context *context, uint32_t sbn) noexcept nogil:
         if state.line == NULL:
             count(context, NO_MEMORY, 1)
             return
-        state.line.count = 0
-    let_go(context, state.line, state.line.count)
+    state.line.count = 0
     state.line.next_sbn = sbn
     state.line.next_esi = 0
 

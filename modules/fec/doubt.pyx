@@ -1,0 +1,141 @@
+"""See doubt.pxd."""
+
+from libc.stdint cimport int32_t, uint32_t
+
+from layer45.fastpath.abi cimport (
+    L45_DROP, L45_HOLD, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
+)
+from layer45.fastpath.packet cimport remove_back
+from layer45.modules.fec.admit cimport admit, end_blocks
+from layer45.modules.fec.order cimport order_begin, order_end
+from layer45.modules.fec.state cimport *
+from layer45.modules.fec.window cimport begin_at
+from layer45.modules.fec.wire cimport ID_BYTES, fec_id, id_valid, is_source, sbn_ahead
+
+cdef enum:
+    CLOSE_BLOCKS = 16           # datagrams in a row are not farther apart: the most that are interleaved
+    DOUBT_NS = 30000000         # how long a datagram is held for the next one
+    MOST_STRANGERS = 16         # so many in a row are of no numbering: none is in use
+
+
+cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
+    """Many in a row: what was taken for a numbering was none, or the peer has stopped."""
+    cdef fec_state *state = <fec_state *> context.state
+    count(context, UNMARKED, 1)
+    state.strangers += 1
+    if state.strangers >= MOST_STRANGERS and state.heard == A_NUMBERING:
+        state.heard = NOTHING
+        forget(context)
+    return L45_DROP if (<fec_instance *> context.instance).drop_unmarked else L45_PASS
+
+
+cdef l45_verdict stale(l45_context *context) noexcept nogil:
+    count(context, STALE, 1)
+    return L45_DROP
+
+
+cdef void forget(l45_context *context) noexcept nogil:
+    if (<fec_state *> context.state).window != NULL:
+        end_blocks(context)
+    order_end(context)
+
+
+cdef bint follows(fec_id first, fec_id second) noexcept nogil:
+    """Whether two datagrams in a row have ids as one sender gives them, in whatever order they came."""
+    cdef int32_t apart = sbn_ahead(second.sbn, first.sbn)
+    if apart == 0:
+        return first.esi != second.esi and (first.k == second.k or not is_source(first) or not is_source(second))
+    return -CLOSE_BLOCKS <= apart <= CLOSE_BLOCKS and first.k == second.k and is_source(first) and is_source(second)
+
+
+cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, uint32_t first_sbn,
+                         bint owned) noexcept nogil:
+    cdef fec_state *state = <fec_state *> context.state
+    if state.heard == A_NUMBERING:
+        count(context, RESTARTS, 1)
+        forget(context)
+        swap_windows(state)
+    if state.window == NULL:
+        state.window = <fec_window *> context.host.take(context, sizeof(fec_window))
+    if state.window == NULL:
+        state.heard = NOTHING
+        if is_source(id):
+            state.doubtful_id = id  # so that the next one follows it
+        count(context, NO_MEMORY, 1)
+        return bare(context, packet, id)
+    state.heard = A_NUMBERING
+    state.doubtful_id.k = 0
+    state.doubts = 0
+    begin_at(state.window, first_sbn, first_of(id))
+    order_begin(context, first_sbn)
+    return admit(context, packet, id, owned)
+
+
+cdef inline void swap_windows(fec_state *state) noexcept nogil:
+    cdef fec_window *older = state.previous
+    state.previous = state.window
+    state.window = older
+
+
+cdef l45_verdict bare(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
+    """What is left to do without a window."""
+    if not is_source(id):
+        count(context, REPAIRS_ARRIVED, 1)
+        return L45_DROP
+    remove_back(packet, ID_BYTES)
+    count(context, ARRIVED, 1)
+    return L45_REWRITTEN
+
+
+cdef l45_verdict doubt(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil:
+    cdef fec_state *state = <fec_state *> context.state
+    cdef fec_id before = state.doubtful_id
+    cdef l45_packet *held = state.doubtful
+    if id_valid(before) and follows(before, id):
+        state.doubtful = NULL
+        return believe_both(context, held, before, packet, id)
+    dismiss(context)
+    state.doubtful_id = id
+    if state.doubts < MOST_DOUBTS:
+        state.doubtful = context.host.hold(context, packet)
+    if state.doubtful == NULL:
+        return stale(context) if state.heard == A_NUMBERING else unmarked(context)
+    state.doubtful_until_ns = context.now_ns + DOUBT_NS
+    wake_at(context, state.doubtful_until_ns)
+    return L45_HOLD
+
+
+cdef l45_verdict believe_both(l45_context *context, l45_packet *held, fec_id first, l45_packet *packet,
+                              fec_id second) noexcept nogil:
+    cdef fec_id early = first if sbn_ahead(second.sbn, first.sbn) >= 0 else second
+    if held == NULL:
+        return believe(context, packet, second, early.sbn, False)
+    release(context, held, believe(context, held, first, early.sbn, True))
+    if (<fec_state *> context.state).heard == NOTHING:
+        return bare(context, packet, second)
+    return admit(context, packet, second, False)
+
+
+cdef void release(l45_context *context, l45_packet *held, l45_verdict verdict) noexcept nogil:
+    """Does with a packet of ours what the verdict says."""
+    if verdict == L45_PASS or verdict == L45_REWRITTEN:
+        context.host.resume(context, held, 0)
+    elif verdict != L45_HOLD:
+        context.host.discard(context, held)
+
+
+cdef void dismiss(l45_context *context) noexcept nogil:
+    """The one that is held may be the only one of a peer that began anew."""
+    cdef fec_state *state = <fec_state *> context.state
+    cdef l45_packet *held = state.doubtful
+    if held == NULL:
+        return
+    state.doubtful = NULL
+    state.doubts += 1
+    if state.heard == NOTHING:
+        release(context, held, unmarked(context))
+    elif is_first(<fec_instance *> context.instance, state.doubtful_id) \
+            and first_of(state.doubtful_id) != state.window.first:
+        release(context, held, bare(context, held, state.doubtful_id))
+    else:
+        release(context, held, stale(context))

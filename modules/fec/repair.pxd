@@ -1,0 +1,13 @@
+"""The repair datagrams of a block: how many, and how they are made."""
+
+from libc.stdint cimport uint32_t
+
+from layer45.fastpath.abi cimport l45_context
+from layer45.modules.fec.state cimport fec_instance, out_block
+
+# full: how many a full block gets.
+cdef void repair(l45_context *context, out_block *block, uint32_t sbn, uint32_t full) noexcept nogil
+
+
+cdef inline uint32_t *lengths_of(const fec_instance *fec, out_block *block) noexcept nogil:
+    return <uint32_t *> (block.symbols + fec.k)
