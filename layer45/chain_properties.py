@@ -166,10 +166,21 @@ def _need_faults(links: Sequence[Link]) -> list[Fault]:
     found = []
     for position, link in enumerate(links):
         for key, value, need in _needs(link.instance):
-            if not any(_provides(each.instance, need, link.instance) for each in links[position + 1 :]):
-                text = f'"{value}" needs "{need}" from a module behind {link.name} in the chain; none there'
-                found.append((link.at(key), f"{text} provides it"))
+            text = f'"{value}" needs "{need}" from a module behind {link.name} in the chain; '
+            fault = _need_fault(link, need, links[position + 1 :])
+            if fault:
+                found.append((link.at(key), text + fault))
     return found
+
+
+def _need_fault(user: Link, need: str, behind: Sequence[Link]) -> str:
+    """The nearest one that provides it counts; what it provides must not be hidden between the two."""
+    for link in behind:
+        if _provides(link.instance, need, user.instance):
+            return ""
+        if need in link.instance.module.manifest.hides:
+            return f"{link.name} in between hides it"
+    return "none there provides it"
 
 
 def _needs(instance: InstancePlan) -> Iterable[tuple[str, str, str]]:

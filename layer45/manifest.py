@@ -43,6 +43,7 @@ class ModuleTable:
     emits: tuple[Direction, ...] = ()
     holds: tuple[Direction, ...] = ()
     provides: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ()
     runs_after: tuple[str, ...] = ()
     runs_before: tuple[str, ...] = ()
 

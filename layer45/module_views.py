@@ -40,6 +40,7 @@ def document(module: Module) -> dict[str, Any]:
         "emits": list(manifest.emits),
         "holds": list(manifest.holds),
         "provides": list(manifest.provides),
+        "hides": list(manifest.hides),
         "runs_after": list(manifest.runs_after),
         "runs_before": list(manifest.runs_before),
         "notices": list(manifest.notices),

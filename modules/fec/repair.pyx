@@ -59,6 +59,7 @@ cdef void send_repair(l45_context *context, l45_packet *packet, uint32_t bytes) 
         return
     count(context, REPAIRS, 1)
     count(context, ADDED_BYTES, bytes)
+    take_turn(&(<fec_state *> context.state).out, packet)
     context.host.resume(context, packet, 0)
 
 

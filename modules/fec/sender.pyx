@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from layer45.fastpath.abi cimport L45_ERROR, L45_NEVER, L45_REWRITTEN, l45_context, l45_packet, l45_verdict
 from layer45.fastpath.packet cimport insert_back, payload, payload_bytes, room_back
-from layer45.modules.fec.repair cimport lengths_of, repair
+from layer45.modules.fec.repair cimport lengths_of, repair, take_turn
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.wire cimport HEAD_BYTES, ID_BYTES, SBN_COUNT, id_write
 
@@ -39,6 +39,7 @@ cdef l45_verdict send(l45_context *context, l45_packet *packet) noexcept nogil:
         if out.dealt == 0:
             next_group(context, out)  # one that did not begin has memory too
         return L45_ERROR
+    take_turn(out, packet)
     count(context, SOURCES, 1)
     count(context, SOURCE_BYTES, bytes)
     count(context, ADDED_BYTES, ID_BYTES)

@@ -65,6 +65,7 @@ cdef struct fec_out:
     uint32_t interleave             # its blocks
     uint32_t next_interleave        # the next one's
     uint32_t repairs                # of a full block
+    uint32_t sequence               # packet.sequence of the next datagram, source or repair
 
 # --- the receiver's -------------------------------------------------------------------------------------------------
 

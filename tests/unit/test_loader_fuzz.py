@@ -63,6 +63,7 @@ MODULE = tables(
     "emits",
     "runs_after",
     "provides",
+    "hides",
     "abi",
     "gso",
 )

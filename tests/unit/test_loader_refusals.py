@@ -41,6 +41,7 @@ def modules(configuration: Any) -> Any:
     add("circle", runs_after=["second"], runs_before=["first"])
     add("user", params={"mode": CHOICE})
     add("carrier", provides=["sequence"])
+    add("hider", hides=["sequence"])
     add("egress_only", directions=["egress"])
     return configuration  # fmt: skip
 
@@ -67,6 +68,7 @@ def modules(configuration: Any) -> Any:
         (policy('{ module = "user", mode = "seq" }'), ['chain[0].mode: "seq" needs "sequence" from a module behind user in the chain; none there provides it']),
         (policy("carrier", '{ module = "user", mode = "seq" }'), ['chain[1].mode: "seq" needs "sequence" from a module behind user in the chain; none there provides it']),
         (policy('{ module = "user", mode = "seq" }', '{ module = "carrier", direction = "egress" }'), ['chain[0].mode: "seq" needs "sequence" from a module behind user in the chain; none there provides it']),
+        (policy('{ module = "user", mode = "seq" }', "hider", "carrier"), ['chain[0].mode: "seq" needs "sequence" from a module behind user in the chain; hider in between hides it']),
         (policy('{ module = "egress_only", direction = "ingress" }'), ["chain[0].direction: module egress_only works on egress only"]),
         (policy("plane"), ['chain[0].module: no module "plane", did you mean "plain"?']),
         (policy('{ module = "plain", x = 1 }'), ["chain[0].x: module plain has no such parameter; it has none"]),
