@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layer45.loss_model import independent_residual
+from layer45.loss_model import independent_residual, lost_of_block
 
 from ..modules.wire import Record, datagram
-from .residual import CODES, LOSSES, REFERENCE, interval, lost_of_a_block
+from .residual import CODES, LOSSES, REFERENCE, interval
 from .through import START_NS, content, counters, fec, through
 
 CONFIDENCE = 0.999
@@ -23,14 +23,14 @@ at_each_loss = pytest.mark.parametrize("loss", LOSSES)
 @at_each_loss
 def test_a_block_loses_what_the_formula_says(loss: float, k: int, m: int) -> None:
     """What the intervals below come from has the formula's mean, and the issue's reference values."""
-    mean = lost_of_a_block(loss, k, m) @ np.arange(k + 1) / k
+    mean = lost_of_block(loss, k, m) @ np.arange(k + 1) / k
     assert mean == pytest.approx(independent_residual(loss, k, m), rel=1e-9, abs=1e-15)
     assert mean == pytest.approx(REFERENCE.get((loss, k, m), mean), rel=0.02)
 
 
 def test_where_many_blocks_fail_the_interval_is_the_normal_one() -> None:
     loss, (k, m), blocks = 0.2, CODES[0], 6000
-    block, lost = lost_of_a_block(loss, k, m), np.arange(k + 1)
+    block, lost = lost_of_block(loss, k, m), np.arange(k + 1)
     mean = block @ lost
     half = 3.2905 * np.sqrt(blocks * (block @ lost**2 - mean**2))
     low, high = interval(loss, k, m, blocks, CONFIDENCE)
