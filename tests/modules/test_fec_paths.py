@@ -34,8 +34,8 @@ def over(road: Road, sent: list[Record], fec: dict[str, object], **network: obje
 def test_nothing_wrong_is_delivered(
     road: Road, version: int, loss_percent: int, corrupt_percent: int
 ) -> None:
-    """A flipped bit anywhere behind the UDP header, also in ids and symbols, with the checksum as it was: what
-    goes on with a wrong one the kernel drops. What is sound is as it was sent; the others may be recovered."""
+    """A flipped bit anywhere behind the UDP header, also in ids and symbols, the checksum as it was: what
+    goes on with a wrong one the kernel drops. What is sound is as it was sent; others may be recovered."""
     chance = random.Random(45)
     sent = [datagram(each, version) for each in payloads([chance.randrange(1400) for _ in range(3000)])]
     back = over(

@@ -13,7 +13,7 @@ from .residual import CODES, LOSSES, REFERENCE, interval
 from .through import START_NS, content, counters, fec, through
 
 CONFIDENCE = 0.999
-DATAGRAMS = 96_000
+DATAGRAMS = 64_000
 
 of_each_code = pytest.mark.parametrize(("k", "m"), CODES)
 at_each_loss = pytest.mark.parametrize("loss", LOSSES)
