@@ -3,7 +3,7 @@
 from layer45.fastpath.abi cimport l45_context, l45_packet, l45_verdict
 from layer45.modules.fec.wire cimport fec_id
 
-# owned: the packet is held already.
+# Its checksum holds. owned: the packet is held already.
 cdef l45_verdict admit(l45_context *context, l45_packet *packet, fec_id id, bint owned) noexcept nogil
 # One of the numbering before: it goes on, but nothing is recovered any more.
 cdef l45_verdict admit_straggler(l45_context *context, l45_packet *packet, fec_id id) noexcept nogil
