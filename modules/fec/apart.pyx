@@ -26,6 +26,7 @@ cdef l45_verdict receive_apart(l45_context *context, l45_packet *packet) noexcep
             or not is_expected(<fec_state *> other.state, id):
         return not_used(context, STALE)
     if put_id_behind(packet) < 0:
+        count(context, NO_ROOM, 1)
         return L45_ERROR
     set_port(packet, fec.source_port_be)
     return admit(&other, packet, id, False)

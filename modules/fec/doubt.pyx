@@ -9,7 +9,7 @@ from layer45.fastpath.packet cimport remove_back
 from layer45.modules.fec.admit cimport admit, end_blocks
 from layer45.modules.fec.order cimport order_begin, order_end
 from layer45.modules.fec.state cimport *
-from layer45.modules.fec.window cimport begin_at
+from layer45.modules.fec.window cimport begin_at, is_near
 from layer45.modules.fec.wire cimport ID_BYTES, fec_id, id_valid, is_source, sbn_ahead
 
 cdef enum:
@@ -19,13 +19,12 @@ cdef enum:
 
 
 cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
-    """Many in a row: what was taken for a numbering was none, or the peer has stopped."""
+    """Many in a row: what was taken for a numbering was none, or the peer has stopped, until two say that it goes on."""
     cdef fec_state *state = <fec_state *> context.state
     count(context, UNMARKED, 1)
     state.strangers += 1
-    if state.strangers >= MOST_STRANGERS and state.heard == A_NUMBERING:
+    if state.strangers >= MOST_STRANGERS:
         state.heard = NOTHING
-        forget(context)
     return L45_DROP if (<fec_instance *> context.instance).drop_unmarked else L45_PASS
 
 
@@ -51,7 +50,11 @@ cdef bint follows(fec_id first, fec_id second) noexcept nogil:
 cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, uint32_t first_sbn,
                          bint owned) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
-    if state.heard == A_NUMBERING:
+    if state.heard == NOTHING and state.window != NULL and is_near(state.window, id.sbn) \
+            and is_near(state.window, first_sbn):
+        set_heard(state)
+        return admit(context, packet, id, owned)
+    if state.window != NULL:
         count(context, RESTARTS, 1)
         forget(context)
         swap_windows(state)
@@ -63,12 +66,16 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
             state.doubtful_id = id  # so that the next one follows it
         count(context, NO_MEMORY, 1)
         return bare(context, packet, id)
-    state.heard = A_NUMBERING
-    state.doubtful_id.k = 0
-    state.doubts = 0
+    set_heard(state)
     begin_at(state.window, first_sbn, first_of(id))
     order_begin(context, first_sbn)
     return admit(context, packet, id, owned)
+
+
+cdef inline void set_heard(fec_state *state) noexcept nogil:
+    state.heard = A_NUMBERING
+    state.doubtful_id.k = 0
+    state.doubts = state.strangers = 0
 
 
 cdef inline void swap_windows(fec_state *state) noexcept nogil:
