@@ -19,7 +19,7 @@ cdef enum:
 
 
 cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
-    """Many in a row: what was taken for a numbering was none, or the peer has stopped, until two say that it goes on."""
+    """Many in a row: what was taken for a numbering was none, or the peer has stopped; until two say it goes on."""
     cdef fec_state *state = <fec_state *> context.state
     count(context, UNMARKED, 1)
     state.strangers += 1
