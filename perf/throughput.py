@@ -12,10 +12,8 @@ import contextlib
 import json
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from perf import lab, record
 from tests.netns.topology import Host, Hosts, two_hosts
@@ -32,20 +30,6 @@ CASES: dict[str, tuple[str, str | None]] = {
     "UDP, empty chain": ("udp", "[]"),
     "UDP, tag": ("udp", TAG),
 }
-
-
-@contextlib.contextmanager
-def chain_at_both_ends(hosts: Hosts, protocol: str, chain: str | None) -> Iterator[list[int]]:
-    """The daemons' pids; none where there is no chain."""
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        pids = []
-        for host, port in ((hosts.a, "remote_port"), (hosts.b, "local_port")):
-            if chain is None:
-                continue
-            match = f'{{ protocol = "{protocol}", {port} = ["{IPERF_PORT}"] }}'
-            config = lab.write_config(Path(name) / host.name[-1], chain, match)
-            pids.append(stack.enter_context(lab.daemon(host, config)).pid)
-        yield pids
 
 
 @contextlib.contextmanager
@@ -67,7 +51,7 @@ def sample(hosts: Hosts, protocol: str, chain: str | None, seconds: int, rate: s
     """One iperf3 run."""
     words = ["iperf3", "-c", hosts.b.ipv4, "-p", str(IPERF_PORT), "-t", str(seconds), "-J"]
     words += ["-u", "-b", rate, "-l", str(DATAGRAM_BYTES)] if protocol == "udp" else []
-    with chain_at_both_ends(hosts, protocol, chain) as pids, server(hosts.b):
+    with lab.chain_at_both_ends(hosts, protocol, IPERF_PORT, chain) as pids, server(hosts.b):
         before = sum(map(lab.cpu_ns, pids))
         done = hosts.a.run(words, check=False, timeout=seconds + 30)
         spent_s = (sum(map(lab.cpu_ns, pids)) - before) / 1e9
