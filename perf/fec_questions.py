@@ -1,4 +1,4 @@
-"""What perf.fec_live asks of each Way, a function a question. Figures' names say what they are, and the unit."""
+"""What perf.fec_live asks of each Way, a function a question. A figure is named with its unit."""
 
 import json
 from collections.abc import Callable
