@@ -152,6 +152,13 @@ def cpu_ns(pid: int) -> int:
     return sum(int(task.read_text().split()[0]) for task in tasks)
 
 
+def busy_ns() -> int:
+    """Time that all processors together were not idle, since the machine began; in steps of a tick."""
+    words = Path("/proc/stat").read_text().splitlines()[0].split()
+    user, nice, system, _idle, _waiting, *rest = map(int, words[1:9])
+    return (user + nice + system + sum(rest)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
 def _end(process: subprocess.Popen[Any]) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)

@@ -32,15 +32,6 @@ class Flow:
     payload_bytes: int
     per_second: int
 
-    @property
-    def name(self) -> str:
-        return f"{self.payload_bytes} B, {self.per_second}/s"
-
-    @property
-    def mbit_per_s(self) -> float:
-        """Of payload, as iperf3 counts."""
-        return self.payload_bytes * 8 * self.per_second / 1e6
-
 
 @dataclass(frozen=True)
 class Way:
@@ -65,6 +56,7 @@ class Arrivals:
     received_ns: Numbers
     way_cpu_ns: int  # of the processes that carried it
     ends_cpu_ns: int  # of sender and receiver, which are the same for every way
+    others_cpu_ns: int  # of all others on this machine
 
     @property
     def latency_us(self) -> Numbers:
@@ -85,15 +77,16 @@ def carry(hosts: Hosts, way: Way, flow: Flow, seconds: float) -> Arrivals:
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records"
         with _receiver(hosts.b, 2 * count, records) as receiver:
-            before_ns = way.cpu_ns()
+            before_ns, busy_ns = way.cpu_ns(), lab.busy_ns()
             words = [way.address, way.port, SOURCE_PORT, count, flow.payload_bytes, flow.per_second]
             done = hosts.a.run([_program(), "send", *map(str, words)], timeout=seconds + 60)
             sender = json.loads(done.stdout)
             received = _end_of(receiver)
-            way_ns = way.cpu_ns() - before_ns
+            way_ns, busy_ns = way.cpu_ns() - before_ns, lab.busy_ns() - busy_ns
         numbers, sent_ns, received_ns = numpy.fromfile(records, dtype=numpy.int64).reshape(-1, 3).T
     ends_ns = sender["cpu_ns"] + received["cpu_ns"]
-    return Arrivals(sender["sent"], numbers, sent_ns, received_ns, way_ns, ends_ns)
+    others_ns = busy_ns - way_ns - ends_ns
+    return Arrivals(sender["sent"], numbers, sent_ns, received_ns, way_ns, ends_ns, others_ns)
 
 
 def _program() -> str:
