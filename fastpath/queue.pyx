@@ -1,8 +1,8 @@
 """The queue loop: one thread, one queue, one worker; no interpreter lock while packets flow.
 
 1. Take up a new class table, fire timers.   2. recvmmsg: a batch.   3. Each packet: worker_process, verdict packed.
-4. One sendmsg with all verdicts, one sendmmsg with all injected packets.   5. Nothing to read: ppoll until the next
-timer, or until somebody writes to the wake descriptor.
+4. One sendmsg with all verdicts.   5. Nothing to read, or too long not: one sendmmsg with all injected packets, which so
+leave behind what waited in the queue.   6. ppoll until the next timer, or until somebody writes to the wake descriptor.
 
 NetfilterQueue binds the queue and owns its descriptor; the loop drains it. Everything here but `wake` and `stop` runs
 in the loop's thread.
@@ -60,6 +60,7 @@ cdef enum:
     SECOND_NS = 1000000000
     DRAIN_LIMIT_NS = 100000000     # how long a stopping loop goes on emptying its queue
     IDLE_CHECK_NS = 1000000000     # how long a sleeping loop leaves idle flows alone
+    INJECT_WAIT_NS = 300000        # what is in the queue goes before copies, but no longer than this
     BUFFER_BYTES = 16 << 20
     NETLINK_LEVEL = 270            # SOL_NETLINK
 
@@ -75,6 +76,7 @@ cdef struct l45_loop:
     l45_injector injector
     l45_marks marks
     l45_device devices[MTU_DEVICES]
+    uint64_t inject_by_ns
     int fd
     int wake_fd
     int stopping            # atomic
@@ -95,6 +97,7 @@ cdef void _loop(l45_loop *loop) noexcept nogil:
     while not load_flag(&loop.stopping):
         _turn(loop, monotonic_ns())
         if _drain_batch(loop) <= 0:
+            injector_flush(&loop.injector)
             _sleep(loop)
     _drain(loop)
     worker_close_flows(loop.worker)
@@ -104,7 +107,10 @@ cdef void _loop(l45_loop *loop) noexcept nogil:
 cdef inline void _turn(l45_loop *loop, uint64_t now_ns) noexcept nogil:
     worker_rest(loop.worker)
     worker_advance(loop.worker, now_ns)
-    _flush(loop)
+    verdicts_flush(&loop.verdicts)
+    if now_ns > loop.inject_by_ns:
+        injector_flush(&loop.injector)
+        loop.inject_by_ns = now_ns + INJECT_WAIT_NS
 
 
 cdef inline void _flush(l45_loop *loop) noexcept nogil:
@@ -127,7 +133,7 @@ cdef int _drain_batch(l45_loop *loop) noexcept nogil:
         if injector_pressed(&loop.injector):
             _flush(loop)
     loop.worker.counters[COUNT_BATCHES] += 1
-    _flush(loop)
+    verdicts_flush(&loop.verdicts)
     return count
 
 
