@@ -162,6 +162,7 @@ cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept n
         worker.counters[COUNT_NOT_OWNED] += 1
         return NULL
     if packet.origin != ORIGIN_QUEUED:
+        (<l45_owned *> packet).flow = context.entry  # which host.enter may have changed
         _own(<l45_owned *> packet, context.index)
         return packet
     owned = _take(context, <const l45_carrier *> packet, ORIGIN_HELD)
