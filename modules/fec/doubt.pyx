@@ -39,6 +39,10 @@ cdef void forget(l45_context *context) noexcept nogil:
     order_end(context)
 
 
+cdef inline bint is_same(fec_id one, fec_id other) noexcept nogil:
+    return one.sbn == other.sbn and one.esi == other.esi and one.k == other.k
+
+
 cdef bint follows(fec_id first, fec_id second) noexcept nogil:
     """Whether two datagrams in a row have ids as one sender gives them, in whatever order they came."""
     cdef int32_t apart = sbn_ahead(second.sbn, first.sbn)
@@ -101,6 +105,9 @@ cdef l45_verdict doubt(l45_context *context, l45_packet *packet, fec_id id) noex
     if id_valid(before) and follows(before, id):
         state.doubtful = NULL
         return believe_both(context, held, before, packet, id)
+    if held != NULL and state.heard == A_NUMBERING and is_same(before, id):
+        count(context, DUPLICATE, 1)
+        return L45_DROP
     dismiss(context)
     state.doubtful_id = id
     if state.doubts < MOST_DOUBTS:
