@@ -32,7 +32,7 @@ cdef struct l45_chain:
     uint32_t counter_count
     uint64_t **counters         # [worker][counter]
     int64_t flows               # atomic: entries of all workers that point here
-    uint32_t growth_bytes       # the most that egress adds to a packet, or to one that it makes like it
+    uint32_t emits_bytes        # how much longer packets that egress makes may be than the longest one it lets go
     uint8_t transports
     uint8_t whole_payload       # needs every byte of the packet
     uint8_t fail_closed

@@ -112,7 +112,7 @@ cdef class Chain:
 
     def __init__(self, uint32_t class_id, str policy, specs, *, transports=("udp",), uint32_t workers=1,
                  bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False,
-                 bint makes=False, uint32_t growth_bytes=0):
+                 bint makes=False, uint32_t emits_bytes=0):
         self.policy = policy
         self.modules = tuple(spec.name for spec in specs)
         self.counter_names = tuple(spec.counters for spec in specs)
@@ -124,7 +124,7 @@ cdef class Chain:
         self.chain.fail_closed = fail_closed
         self.chain.signal_mtu = signal_mtu
         self.chain.sticky = sticky
-        self.chain.growth_bytes = growth_bytes
+        self.chain.emits_bytes = emits_bytes
         self.chain.instances = <l45_instance *> calloc(max(1, len(specs)), sizeof(l45_instance))
         if self.chain.instances == NULL:
             raise MemoryError

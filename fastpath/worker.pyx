@@ -244,7 +244,8 @@ cdef l45_verdict _grown(l45_worker *worker, l45_chain *chain, l45_carrier *carri
     """A packet that outgrew the device's MTU may be cut (RFC 791), or its sender is told (RFC 1191, 8201).
 
     Any other that grew may be cut too: its sender may know a path narrower than the device, and fill it. So may one
-    that no message makes shorter, as an IPv6 sender need not heed an MTU below 1280.
+    that no message makes shorter, as an IPv6 sender need not heed an MTU below 1280. One that a module made goes for
+    packets whose sender has been told, or soon will be: it is not cut where those are not, and nobody is told.
     """
     cdef l45_packet *packet = &carrier.packet
     cdef uint32_t growth_bytes = packet.wire_bytes - before_bytes
@@ -252,10 +253,12 @@ cdef l45_verdict _grown(l45_worker *worker, l45_chain *chain, l45_carrier *carri
     cdef bint forbids = packet.ip_version == 4 and packet.data[6] & DONT_FRAGMENT != 0
     if packet.direction != L45_EGRESS or packet.flags & L45_GSO:
         return L45_REWRITTEN
+    if outgrew and chain.signal_mtu and before_bytes == packet.payload_offset:
+        worker.counters[COUNT_TOO_BIG] += 1
+        return L45_DROP
     if outgrew and chain.signal_mtu and (forbids or packet.ip_version == 6 and before_bytes > SMALLEST_IPV6_MTU):
         worker.counters[COUNT_TOO_BIG] += 1
-        worker.sink.too_big(worker.sink.self, carrier,
-                            carrier.mtu - min(carrier.mtu, max(growth_bytes, chain.growth_bytes)))
+        worker.sink.too_big(worker.sink.self, carrier, carrier.mtu - min(carrier.mtu, growth_bytes + chain.emits_bytes))
         return L45_DROP
     if forbids:
         worker.identification += 1

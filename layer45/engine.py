@@ -49,7 +49,7 @@ def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain
             fail_closed=plan.policy.on_failure == "closed",
             signal_mtu=plan.policy.mtu == "signal",
             sticky=False,
-            growth_bytes=plan.growth_front + plan.growth_back,
+            emits_bytes=sum(each.module.manifest.emits_bytes for each in plan.instances),
             makes=any("egress" in each.module.manifest.emits for each in plan.instances),
         )
     except ValueError as error:

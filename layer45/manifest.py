@@ -41,6 +41,7 @@ class ModuleTable:
     growth_bytes: Any = field(default_factory=lambda: {"front": 0, "back": 0})
     flow_state_bytes: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     emits: tuple[Direction, ...] = ()
+    emits_bytes: Annotated[int, Meta(ge=0, le=1200)] = 0
     holds: tuple[Direction, ...] = ()
     provides: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()

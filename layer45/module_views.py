@@ -38,6 +38,7 @@ def document(module: Module) -> dict[str, Any]:
         "growth_bytes": manifest.growth_bytes,
         "flow_state_bytes": manifest.flow_state_bytes,
         "emits": list(manifest.emits),
+        "emits_bytes": manifest.emits_bytes,
         "holds": list(manifest.holds),
         "provides": list(manifest.provides),
         "hides": list(manifest.hides),

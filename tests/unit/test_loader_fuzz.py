@@ -61,6 +61,7 @@ MODULE = tables(
     "reads",
     "growth_bytes",
     "emits",
+    "emits_bytes",
     "runs_after",
     "provides",
     "hides",
