@@ -112,8 +112,8 @@ def test_recovered_datagrams_come_in_time(
     pair: Pair, per_second: int, count: int, every: int, family: int
 ) -> None:
     """At most deadline + transit after they were sent: blocks of one, of eight, and full ones. Transit is
-    what those take that are not lost, nine in ten. On two busy cores a daemon's thread may have to wait for its
-    turn: 19 in 20 of the recovered ones may take 10 ms more, each 100 ms."""
+    what those take that are not lost, nine in ten. On two busy cores a daemon's thread may have to wait for
+    its turn: 19 in 20 of the recovered ones may take 10 ms more, each 100 ms."""
     lost = set(range(1, count, every))
     datagrams = [
         number.to_bytes(4, "big").ljust(LOST_BYTES if number in lost else OTHER_BYTES, b".")
