@@ -25,11 +25,16 @@ cdef inline bint is_copy(fec_id id) noexcept nogil:
 
 
 cdef inline bint is_first(const fec_instance *fec, fec_id id) noexcept nogil:
-    return behind_first(id.sbn) < FIRST_BLOCKS and (is_source(id) and id.k == fec.k or is_copy(id))
+    return is_copy(id) or behind_first(id.sbn) < FIRST_BLOCKS and is_source(id) and id.k == fec.k
 
 
 cdef inline uint32_t first_of(fec_id id) noexcept nogil:
     return id.sbn - behind_first(id.sbn)
+
+
+cdef inline uint32_t begins_at(fec_id id) noexcept nogil:
+    """The first block to wait for, if this is the first datagram that is heard."""
+    return first_of(id) if behind_first(id.sbn) < FIRST_BLOCKS else id.sbn
 
 
 # Takes up the numbering of a datagram that begins at first_sbn, or shortly behind it. owned: it is held already.

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint32_t
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_HOLD, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
 )
-from layer45.fastpath.packet cimport remove_back
+from layer45.fastpath.packet cimport payload, remove_back
 from layer45.modules.fec.admit cimport admit, end_blocks
 from layer45.modules.fec.order cimport order_begin, order_end
 from layer45.modules.fec.state cimport *
@@ -49,6 +49,12 @@ cdef bint follows(fec_id first, fec_id second) noexcept nogil:
     if apart == 0:
         return first.esi != second.esi and (first.k == second.k or not is_source(first) or not is_source(second))
     return -CLOSE_BLOCKS <= apart <= CLOSE_BLOCKS and first.k == second.k and is_source(first) and is_source(second)
+
+
+cdef inline bint goes_on(fec_id before, const l45_packet *held, fec_id id) noexcept nogil:
+    """Whether a block's last repair and then a datagram of the next block came. Repair symbols begin with a 0."""
+    return held != NULL and payload(held)[0] == 0 and not is_source(before) and is_source(id) \
+        and before.k <= id.k and 0 < sbn_ahead(id.sbn, before.sbn) <= CLOSE_BLOCKS
 
 
 cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, uint32_t first_sbn,
@@ -102,7 +108,7 @@ cdef l45_verdict doubt(l45_context *context, l45_packet *packet, fec_id id) noex
     cdef fec_state *state = <fec_state *> context.state
     cdef fec_id before = state.doubtful_id
     cdef l45_packet *held = state.doubtful
-    if id_valid(before) and follows(before, id):
+    if id_valid(before) and (follows(before, id) or goes_on(before, held, id)):
         state.doubtful = NULL
         return believe_both(context, held, before, packet, id)
     if held != NULL and state.heard == A_NUMBERING and is_same(before, id):

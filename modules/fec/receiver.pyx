@@ -10,7 +10,7 @@ from layer45.modules.fec.admit cimport admit, admit_straggler
 from layer45.modules.fec.apart cimport receive_apart
 from layer45.modules.fec.block cimport blocks_due
 from layer45.modules.fec.doubt cimport (
-    MOST_DOUBTS, believe, dismiss, doubt, first_of, forget, is_copy, is_first, stale, unmarked,
+    MOST_DOUBTS, begins_at, believe, dismiss, doubt, forget, is_copy, is_first, stale, unmarked,
 )
 from layer45.modules.fec.losses cimport report_due, report_take
 from layer45.modules.fec.order cimport order_due
@@ -49,7 +49,7 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
     if state.previous != NULL and is_near(state.previous, id.sbn):
         return admit_straggler(context, packet, id)
     if is_flows_first(state) and is_first(<fec_instance *> context.instance, id):
-        return believe(context, packet, id, first_of(id), False)
+        return believe(context, packet, id, begins_at(id), False)
     return doubt(context, packet, id)
 
 
