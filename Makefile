@@ -60,6 +60,7 @@ lint: build
 
 fuzz: build
 	@$(PYTHON) -m pytest tests/fuzz </dev/null
+	@tests/fuzz/fec_ingress/run.sh </dev/null
 
 demo: build
 	@$(PYTHON) -m layer45.demo

@@ -10,6 +10,7 @@ import pytest
 
 from layer45.replay import replay
 
+from ..unit.compiled import compiled
 from .wire import Record, read_capture, write_capture
 
 Entry = dict[str, Any]
@@ -96,3 +97,17 @@ def there_and_back(road: Road) -> Callable[..., tuple[Passage, Passage]]:
         return out, road(chain, "ingress", out.records, **keys)
 
     return travel
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Workers without a kernel, driven from Python."""
+    return compiled(Path(__file__).parents[1] / "unit/driver", tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture
+def ends(driver: Any, tmp_path: Path) -> Any:
+    """Of fec: see fec_ends.Ends."""
+    from .fec_ends import Ends
+
+    return Ends(driver, tmp_path / "ends")
