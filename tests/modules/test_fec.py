@@ -169,8 +169,8 @@ def test_a_peer_that_begins_in_the_middle_of_a_flow(road: Road, spacing_ms: floa
 @pytest.mark.parametrize("spacing_ms", [0.1, 3, 20])
 @pytest.mark.parametrize("missed", [*range(14), *range(60, 74)])
 def test_a_receiver_that_begins_anew_delivers_no_repair(road: Road, missed: int, spacing_ms: float) -> None:
-    """As after a restart of its daemon, whatever comes first. (One datagram may come twice: before it, and made
-    anew after.)"""
+    """As after a restart of its daemon, whatever comes first. (One datagram may come twice: before it, and
+    made anew after.)"""
     sent = stream(0, 150, int(spacing_ms * MILLISECOND))
     wire = road([fec()], "egress", sent).records[missed:]
     back = road([fec()], "ingress", wire)

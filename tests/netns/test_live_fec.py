@@ -148,8 +148,8 @@ def test_iperf3_loses_nothing(pair: Pair, family: int, way: list[str]) -> None:
 
 @both_families
 def test_iperf3_over_losses(pair: Pair, family: int) -> None:
-    """Every tenth packet is lost, repairs too: two of a block at most, and so none in the end. But iperf3 closes its
-    books with the last datagram: up to two of the last block may come too late for them."""
+    """Every tenth packet is lost, repairs too: two of a block at most, and so none in the end. But iperf3
+    closes its books with the last datagram: up to two of the last block may come too late for them."""
     before = pair.b.counters("iperf", "fec")
     with losing(pair.hosts.b, family, EVERY_TENTH.format(5201)):
         done = _iperf(pair, family, "-b", "20M", "-l", "1200", "-t", "1")
