@@ -1,7 +1,7 @@
 """The queue loop: one thread, one queue, one worker; no interpreter lock while packets flow.
 
 1. Take up a new class table, fire timers.   2. recvmmsg: a batch.   3. Each packet: worker_process, verdict packed.
-4. One sendmsg with all verdicts.   5. Nothing to read, or too long not: one sendmmsg with all injected packets, which so
+4. One sendmsg with all verdicts.   5. Nothing to read, or too long not: one sendmmsg with all injected packets: they
 leave behind what waited in the queue.   6. ppoll until the next timer, or until somebody writes to the wake descriptor.
 
 NetfilterQueue binds the queue and owns its descriptor; the loop drains it. Everything here but `wake` and `stop` runs

@@ -1,13 +1,13 @@
 /* A paced UDP flow and its receiver, on one clock: no TCP beside it, so that it fits through any tunnel.
  *
  * Usage: udp_load send ADDRESS PORT SOURCE_PORT COUNT PAYLOAD_BYTES RATE
- *        udp_load receive PORT MOST RECORDS
+ *        udp_load receive PORT MOST PAYLOAD_BYTES RECORDS
  *
  * send paces as iperf3 does: a tick each millisecond, and at each as many datagrams, one system call for each, as RATE
  * datagrams a second make due. A datagram begins with its number and with CLOCK_MONOTONIC just before it is sent, 64
- * bits each; random bytes follow. receive takes up to MOST datagrams, one by one, until none comes for QUIET_MS after
- * the first, and writes number, time of sending and time of receipt of each to the file RECORDS. Each prints one JSON
- * object: sent or received, elapsed_ns and cpu_ns.
+ * bits each; bytes that both sides know follow. receive takes up to MOST datagrams, one by one, until none comes for
+ * QUIET_MS after the first, and writes number, time of sending and time of receipt of each to the file RECORDS; those
+ * that are not as they were sent it only counts. Each prints one JSON object: sent or received, spoiled, cpu_ns.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -57,13 +57,25 @@ static int bound_socket(const char *port) {
     return bind(handle, (struct sockaddr *)&at, sizeof at) ? -1 : handle;
 }
 
-static void report(const char *what, uint64_t count, uint64_t elapsed_ns) {
+static void report(const char *what, uint64_t count, uint64_t spoiled) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("{\"%s\": %llu, \"elapsed_ns\": %llu, \"cpu_ns\": %llu}\n", what, (unsigned long long)count,
-           (unsigned long long)elapsed_ns,
+    printf("{\"%s\": %llu, \"spoiled\": %llu, \"cpu_ns\": %llu}\n", what, (unsigned long long)count,
+           (unsigned long long)spoiled,
            (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000ULL
                + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000ULL);
+}
+
+/* Once more after an error that is not ours: a late datagram of the flow before found no receiver. */
+static int send_one(int handle, const uint8_t *payload, size_t bytes) {
+    ssize_t sent = send(handle, payload, bytes, 0);
+    if (sent < 0 && errno == ECONNREFUSED) sent = send(handle, payload, bytes, 0);
+    return sent < 0 ? -1 : 0;
+}
+
+static void fill(uint8_t *payload, size_t bytes) {
+    srandom(1);
+    for (size_t at = 0; at < bytes; at++) payload[at] = (uint8_t)random();
 }
 
 static int send_flow(char **words) {
@@ -75,8 +87,7 @@ static int send_flow(char **words) {
 
     if (handle < 0 || connect(handle, (struct sockaddr *)&to, sizeof to)) return die("udp_load: socket");
     prctl(PR_SET_TIMERSLACK, 1UL);
-    srandom(1);
-    for (size_t at = 0; at < bytes; at++) payload[at] = (uint8_t)random();
+    fill(payload, bytes);
 
     uint64_t began = now_ns(), tick = began;
     while (sent < count) {
@@ -84,40 +95,51 @@ static int send_flow(char **words) {
         for (; sent < due && sent < count; sent++) {
             stamp mine = {sent, now_ns()};
             memcpy(payload, &mine, sizeof mine);
-            if (send(handle, payload, bytes, 0) < 0) return die("udp_load: send");
+            if (send_one(handle, payload, bytes)) return die("udp_load: send");
         }
         tick += TICK_NS;
         sleep_until(tick);
     }
-    report("sent", sent, now_ns() - began);
+    report("sent", sent, 0);
     return 0;
 }
 
+static int as_sent(const uint8_t *payload, size_t bytes, const uint8_t *wanted, size_t wanted_bytes) {
+    return bytes == wanted_bytes && !memcmp(payload + sizeof(stamp), wanted + sizeof(stamp), bytes - sizeof(stamp));
+}
+
 static int receive_flow(char **words) {
-    static uint8_t payload[MOST_BYTES];
+    static uint8_t payload[MOST_BYTES], wanted[MOST_BYTES];
     struct timeval quiet = {0, QUIET_MS * 1000};
     int handle = bound_socket(words[0]);
-    uint64_t most = strtoull(words[1], NULL, 10), count = 0;
+    uint64_t most = strtoull(words[1], NULL, 10), count = 0, spoiled = 0;
+    size_t wanted_bytes = strtoul(words[2], NULL, 10);
     record *records = calloc(most, sizeof *records);
-    FILE *file = fopen(words[2], "w");
+    FILE *file = fopen(words[3], "w");
 
     if (handle < 0 || !records || !file) return die("udp_load: receiver");
     memset(records, 0xff, most * sizeof *records);  /* its pages are there before the first datagram */
+    fill(wanted, wanted_bytes);
     while (count < most) {
         ssize_t bytes = recv(handle, payload, sizeof payload, 0);
+        uint64_t received_ns = now_ns();
         if (bytes < 0 && errno == EAGAIN) break;
-        if (bytes < (ssize_t)sizeof(stamp)) return die("udp_load: recv");
-        records[count].received_ns = now_ns();
-        memcpy(&records[count].stamp, payload, sizeof(stamp));
-        if (count++ == 0) setsockopt(handle, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
+        if (bytes < 0) return die("udp_load: recv");
+        if (count + spoiled == 0) setsockopt(handle, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
+        if (!as_sent(payload, (size_t)bytes, wanted, wanted_bytes)) {
+            spoiled++;
+            continue;
+        }
+        records[count].received_ns = received_ns;
+        memcpy(&records[count++].stamp, payload, sizeof(stamp));
     }
     if (fwrite(records, sizeof *records, count, file) != count || fclose(file)) return die("udp_load: records");
-    report("received", count, count ? records[count - 1].received_ns - records[0].received_ns : 0);
+    report("received", count, spoiled);
     return 0;
 }
 
 int main(int argc, char **argv) {
     if (argc == 8 && !strcmp(argv[1], "send")) return send_flow(argv + 2);
-    if (argc == 5 && !strcmp(argv[1], "receive")) return receive_flow(argv + 2);
+    if (argc == 6 && !strcmp(argv[1], "receive")) return receive_flow(argv + 2);
     return fprintf(stderr, "usage: udp_load send|receive …, see its first lines\n"), 2;
 }

@@ -76,13 +76,15 @@ def carry(hosts: Hosts, way: Way, flow: Flow, seconds: float) -> Arrivals:
     count = round(flow.per_second * seconds)
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records"
-        with _receiver(hosts.b, 2 * count, records) as receiver:
+        with _receiver(hosts.b, 2 * count, flow.payload_bytes, records) as receiver:
             before_ns, busy_ns = way.cpu_ns(), lab.busy_ns()
             words = [way.address, way.port, SOURCE_PORT, count, flow.payload_bytes, flow.per_second]
             done = hosts.a.run([_program(), "send", *map(str, words)], timeout=seconds + 60)
             sender = json.loads(done.stdout)
             received = _end_of(receiver)
             way_ns, busy_ns = way.cpu_ns() - before_ns, lab.busy_ns() - busy_ns
+            if received["spoiled"]:
+                raise lab.BenchmarkError(f"{received['spoiled']} datagrams were not as they had been sent")
         numbers, sent_ns, received_ns = numpy.fromfile(records, dtype=numpy.int64).reshape(-1, 3).T
     ends_ns = sender["cpu_ns"] + received["cpu_ns"]
     others_ns = busy_ns - way_ns - ends_ns
@@ -94,8 +96,8 @@ def _program() -> str:
 
 
 @contextlib.contextmanager
-def _receiver(host: Host, most: int, records: Path) -> Iterator[subprocess.Popen[Any]]:
-    words = [_program(), "receive", str(lab.PORT), str(most), str(records)]
+def _receiver(host: Host, most: int, payload_bytes: int, records: Path) -> Iterator[subprocess.Popen[Any]]:
+    words = [_program(), "receive", *map(str, (lab.PORT, most, payload_bytes, records))]
     process = host.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_for_port(host, lab.PORT, process)
