@@ -9,7 +9,7 @@ from layer45.fastpath.packet cimport payload, remove_back
 from layer45.modules.fec.admit cimport admit, end_blocks
 from layer45.modules.fec.order cimport order_begin, order_end
 from layer45.modules.fec.state cimport *
-from layer45.modules.fec.window cimport begin_at, is_near
+from layer45.modules.fec.window cimport begin_at, begin_behind, is_near
 from layer45.modules.fec.wire cimport ID_BYTES, fec_id, id_valid, is_source, sbn_ahead
 
 cdef enum:
@@ -60,6 +60,7 @@ cdef inline bint goes_on(fec_id before, const l45_packet *held, fec_id id) noexc
 cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, uint32_t first_sbn,
                          bint owned) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
+    cdef bint amid = state.window == NULL and first_sbn != first_of(id) and (id.esi != 0 or not is_source(id))
     if state.heard == NOTHING and state.window != NULL and is_near(state.window, id.sbn) \
             and is_near(state.window, first_sbn):
         set_heard(state)
@@ -77,7 +78,10 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
         count(context, NO_MEMORY, 1)
         return bare(context, packet, id)
     set_heard(state)
-    begin_at(state.window, first_sbn, first_of(id))
+    if amid:
+        begin_behind(state.window, first_sbn, first_of(id))
+    else:
+        begin_at(state.window, first_sbn, first_of(id))
     order_begin(context, first_sbn)
     return admit(context, packet, id, owned)
 

@@ -46,3 +46,9 @@ cdef inline void begin_at(fec_window *window, uint32_t sbn, uint32_t first) noex
     window.newest = sbn
     window.first = first
     clear(window, sbn)
+
+
+cdef inline void begin_behind(fec_window *window, uint32_t sbn, uint32_t first) noexcept nogil:
+    """The same, but that block went on before it was heard: what was missed of it is not lost."""
+    begin_at(window, sbn, first)
+    window.over[slot_of(sbn)] = True
