@@ -8,9 +8,11 @@ with losing(hosts.b, AF_INET, "--dport 7001 -m statistic --mode random --probabi
 
 import contextlib
 import pickle
+import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import IO
@@ -125,3 +127,30 @@ def keep_tables(host: Host) -> None:
     for family in TOOLS:
         with losing(host, family, "--dport 9"):
             pass
+
+
+class Pacer:
+    """Numbered datagrams by a thread, until the context ends."""
+
+    def __init__(self, client: socket.socket, per_second: float) -> None:
+        self.sent: list[bytes] = []
+        self._client, self._per_second = client, per_second
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Pacer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        paced(self._datagrams(), self._per_second)
+
+    def _datagrams(self) -> Iterator[tuple[socket.socket, bytes]]:
+        """All of one length: what is wrongly put together of them looks right."""
+        while not self._ended.is_set():
+            self.sent.append(b"%08d %s" % (len(self.sent), random.Random(len(self.sent)).randbytes(40)))
+            yield self._client, self.sent[-1]
