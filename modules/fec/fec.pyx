@@ -1,6 +1,7 @@
 """fec: forward error correction, RFC 6865. Wire format, parameters and limits: README.md.
 
-sender.pyx has the way out, receiver.pyx the way in, block.pyx what comes of symbols; state.pxd what they share.
+Out: sender (ids, blocks) -> repair. In: receiver -> doubt (which numbering?) -> admit -> symbols, block -> recover ->
+order; apart for repairs on a port of their own. Both: losses -> report -> adapt, levels. state.pxd: what they share.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
