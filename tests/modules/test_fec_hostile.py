@@ -256,6 +256,17 @@ def test_numbers_wrap(ends: Ends, before: int, reorder_ms: int) -> None:
     assert not {"restarts", "stale", "blocks_dropped", "unrecovered"} & set(counted)
 
 
+def test_a_senders_numbers_wrap(ends: Ends) -> None:
+    """Of many flows one begins so high that its numbers end; its peer hears nothing special."""
+    sender, receiver = ends(EGRESS, source_symbols=1, repair_symbols=1), ends(source_symbols=1)
+    ports = (port for port in range(1, 65535) if id_of(sender.put(b"", port=port)[0]).sbn >> 12 == 0xFFF)
+    port, sent = next(ports), [struct.pack("!H", at) for at in range(4100)]
+    row = [sender.put(each, port=port)[at % 2] for at, each in enumerate(sent)]
+    assert [id_of(each).sbn for each in row[4093:4097]] == [0xFFFFFE, 0xFFFFFF, 0, 1]
+    assert receiver.put(*row) == sent
+    assert receiver.close()["recovered"] == len(sent) // 2
+
+
 def test_replays_are_dropped(ends: Ends) -> None:
     """As far as the window reaches; all blocks of it are over."""
     sent = programme(WINDOW - 1)

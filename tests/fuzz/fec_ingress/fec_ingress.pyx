@@ -50,7 +50,7 @@ CONFIGURATIONS = (
     ({"source_symbols": 10, "repair_symbols": 3, "interleave": 4}, 64, 2),
     ({"source_symbols": 200, "repair_symbols": 55, "deadline_ms": 1000}, 128, 2),
     ({"source_symbols": 100, "repair_symbols": 100, "short_blocks": "3:1 7:9"}, 128, 2),
-    ({"source_symbols": 5, "repair_symbols": 2, "reorder_ms": 10}, 64, 2),
+    ({"source_symbols": 5, "repair_symbols": 2, "reorder_ms": 10}, 200, 2),
     ({"source_symbols": 3, "repair_symbols": 3, "unmarked": "drop", "give_up_ms": 10000}, 4, 2),
     ({"source_symbols": 8, "repair_symbols": 4, "adaptive": True, "key": "key", "report_ms": 20}, 64, 2),
     ({"source_symbols": 4, "repair_symbols": 2, "wire": "rfc6865", "repair_port": 5001, "source_port": 5000}, 64, 4),
