@@ -10,6 +10,7 @@ numbering in use: a peer that began anew, a replay, or a forgery.
 from libc.stdint cimport uint32_t
 
 from layer45.fastpath.abi cimport l45_context, l45_packet, l45_verdict
+from layer45.fastpath.packet cimport payload
 from layer45.modules.fec.state cimport fec_instance
 from layer45.modules.fec.wire cimport behind_first, fec_id, is_source
 
@@ -24,8 +25,19 @@ cdef inline bint is_copy(fec_id id) noexcept nogil:
     return id.k == 1 and not is_source(id)
 
 
-cdef inline bint is_first(const fec_instance *fec, fec_id id) noexcept nogil:
-    return is_copy(id) or behind_first(id.sbn) < FIRST_BLOCKS and is_source(id) and id.k == fec.k
+cdef inline bint is_first(const fec_instance *fec, const l45_packet *packet, fec_id id) noexcept nogil:
+    """Whether it may be taken for one of ours although it is alone; copies are sound."""
+    if is_copy(id):
+        return True
+    if behind_first(id.sbn) >= FIRST_BLOCKS:
+        return False
+    return id.k == fec.k if is_source(id) else is_repair(fec, packet, id)
+
+
+cdef inline bint is_repair(const fec_instance *fec, const l45_packet *packet, fec_id id) noexcept nogil:
+    """Its symbol begins with a 0, as all do that it is made of, and a block that is not full has no more repairs than
+    datagrams."""
+    return payload(packet)[0] == 0 and id.k <= fec.k and (id.esi < 2 * id.k or id.k == fec.k)
 
 
 cdef inline uint32_t first_of(fec_id id) noexcept nogil:

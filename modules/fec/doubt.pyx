@@ -60,7 +60,8 @@ cdef inline bint goes_on(fec_id before, const l45_packet *held, fec_id id) noexc
 cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, uint32_t first_sbn,
                          bint owned) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
-    cdef bint amid = state.window == NULL and first_sbn != first_of(id) and (id.esi != 0 or not is_source(id))
+    cdef bint gone_on = state.window == NULL and has_gone_on(state, id)
+    cdef bint amid = state.window == NULL and (gone_on or first_sbn != first_of(id)) and id.esi != 0
     if state.heard == NOTHING and state.window != NULL and is_near(state.window, id.sbn) \
             and is_near(state.window, first_sbn):
         set_heard(state)
@@ -79,11 +80,16 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
         return bare(context, packet, id)
     set_heard(state)
     if amid:
-        begin_behind(state.window, first_sbn, first_of(id))
+        begin_behind(state.window, id.sbn, first_of(id))
     else:
-        begin_at(state.window, first_sbn, first_of(id))
-    order_begin(context, first_sbn)
+        begin_at(state.window, id.sbn if gone_on else first_sbn, first_of(id))
+    order_begin(context, state.window.newest)
     return admit(context, packet, id, owned)
+
+
+cdef inline bint has_gone_on(const fec_state *state, fec_id id) noexcept nogil:
+    """Whether others before it were let go without a window, for want of memory."""
+    return id_valid(state.doubtful_id) and (state.doubtful_id.sbn != id.sbn or state.doubtful_id.esi != id.esi)
 
 
 cdef inline void set_heard(fec_state *state) noexcept nogil:
@@ -148,6 +154,14 @@ cdef void release(l45_context *context, l45_packet *held, l45_verdict verdict) n
         context.host.discard(context, held)
 
 
+cdef l45_verdict dismissed(l45_context *context, l45_packet *held) noexcept nogil:
+    """Behind strangers: so few of a flow are ever held that noise among them does not hit upon a first one's id."""
+    cdef fec_id id = (<fec_state *> context.state).doubtful_id
+    if is_first(<fec_instance *> context.instance, held, id):
+        return believe(context, held, id, begins_at(id), True)
+    return unmarked(context)
+
+
 cdef void dismiss(l45_context *context) noexcept nogil:
     """The one that is held may be the only one of a peer that began anew."""
     cdef fec_state *state = <fec_state *> context.state
@@ -157,8 +171,8 @@ cdef void dismiss(l45_context *context) noexcept nogil:
     state.doubtful = NULL
     state.doubts += 1
     if state.heard == NOTHING:
-        release(context, held, unmarked(context))
-    elif is_first(<fec_instance *> context.instance, state.doubtful_id) \
+        release(context, held, dismissed(context, held))
+    elif is_first(<fec_instance *> context.instance, held, state.doubtful_id) \
             and first_of(state.doubtful_id) != state.window.first:
         release(context, held, bare(context, held, state.doubtful_id))
     else:

@@ -63,7 +63,7 @@ cdef int configure(void *instance, const l45_param *params, size_t count, char *
     fec.m = <uint32_t> param_named(params, count, b"repair_symbols").integer
     fec.interleave = <uint32_t> param_named(params, count, b"interleave").integer
     fec.deadline_ns = <uint64_t> (param_named(params, count, b"deadline_ms").number * 1e6)
-    fec.give_up_ns = <uint64_t> (param_named(params, count, b"give_up_ms").number * 1e6)
+    fec.give_up_ns = max(<uint64_t> (param_named(params, count, b"give_up_ms").number * 1e6), 2 * fec.deadline_ns)
     fec.reorder_ns = <uint64_t> (param_named(params, count, b"reorder_ms").number * 1e6)
     fec.drop_unmarked = choice_is(param_named(params, count, b"unmarked"), b"drop")
     if fec.k + fec.m > RS_MOST_SYMBOLS:

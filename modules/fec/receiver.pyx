@@ -48,7 +48,7 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
         return unmarked(context)
     if state.previous != NULL and is_near(state.previous, id.sbn):
         return admit_straggler(context, packet, id)
-    if is_flows_first(state) and is_first(<fec_instance *> context.instance, id):
+    if is_flows_first(state) and is_first(<fec_instance *> context.instance, packet, id):
         return believe(context, packet, id, begins_at(id), False)
     return doubt(context, packet, id)
 

@@ -289,10 +289,12 @@ def block_on_the_wire(sbn: int, contents: Sequence[bytes], m: int) -> list[bytes
 
 @either
 def test_numbers_wrap(road: Road, reference: bool) -> None:
+    """The first block comes whole: of one that it comes into the middle of, hot code recovers nothing."""
     blocks = [block_on_the_wire(sbn, [b"%d" % sbn, b"b"], 1) for sbn in range(-3, 3)]
-    wire = [packet for block in blocks for packet in block[1:]]
+    wire = blocks[0][:2] + [packet for block in blocks[1:] for packet in block[1:]]
     passage = received(road, fec(2, 1), wire, reference)
-    assert passage.payloads == [each for sbn in range(-3, 3) for each in (b"b", b"%d" % sbn)]
+    others = [each for sbn in range(-2, 3) for each in (b"b", b"%d" % sbn)]
+    assert passage.payloads == [b"-3", b"b", *others]
 
 
 @either
