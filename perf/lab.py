@@ -153,7 +153,7 @@ def cpu_ns(pid: int) -> int:
 
 
 def busy_ns() -> int:
-    """Time that all processors together were not idle, since the machine began; in steps of a tick."""
+    """Time that processors were busy, all together, since the machine began; roughly: a tick counts it."""
     words = Path("/proc/stat").read_text().splitlines()[0].split()
     user, nice, system, _idle, _waiting, *rest = map(int, words[1:9])
     return (user + nice + system + sum(rest)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -13,7 +13,8 @@ from tests.netns.topology import Capture, Host
 GROUP = 45
 CHAIN = "lost"
 KEPT_BYTES = 64  # of each: IPv4 and UDP headers, and a datagram's stamp
-NFLOG = f"-j NFLOG --nflog-group {GROUP} --nflog-size {KEPT_BYTES}"
+AT_ONCE = "--nflog-threshold 1"  # or the last hundred wait for others, and seem not to have been lost
+NFLOG = f"-j NFLOG --nflog-group {GROUP} --nflog-size {KEPT_BYTES} {AT_ONCE}"
 HEADERS_BYTES = 28
 STAMP = struct.Struct("=QQ")  # number, sent_ns: what udp_load puts first
 NFULA_PAYLOAD = 9
