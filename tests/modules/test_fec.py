@@ -179,3 +179,21 @@ def test_a_receiver_that_begins_anew_delivers_no_repair(road: Road, missed: int,
     came = {int.from_bytes(each.payload[:4], "big") for each in wire if not is_repair(each)}
     assert set(found) == came if missed >= 17 * (K + M) or not came else set(found) >= came
     assert "unmarked" not in back.counted()
+
+
+def test_a_lone_repair_at_a_flows_beginning_is_none_of_the_programs(road: Road) -> None:
+    """Of the first block, of two datagrams, nothing came but one repair; later ones are as ever."""
+    out = road([fec(deadline_ms=40)], "egress", stream(0, 100, 30 * MILLISECOND)).records
+    assert [is_repair(each) for each in out[:5]] == [False, False, True, True, False]
+    back = road([fec(deadline_ms=40)], "ingress", out[3:])
+    assert numbers(back.payloads) == list(range(2, 100))
+    assert "unmarked" not in back.counted()
+
+
+def test_a_block_is_not_given_up_before_its_deadline(road: Road) -> None:
+    """give_up_ms is 250; the sender closes its blocks after 1000 ms."""
+    out = road([fec(deadline_ms=1000)], "egress", stream(0, 40, 300 * MILLISECOND)).records
+    wire = [each for each in out if is_repair(each) or int.from_bytes(each.payload[:4], "big") % 4 != 1]
+    back = road([fec(deadline_ms=1000)], "ingress", wire)
+    assert sorted(numbers(back.payloads)) == list(range(40))
+    assert back.counted()["recovered"] == 10

@@ -2,7 +2,7 @@
 # Fuzzes fec's way in (fec_ingress.pyx) with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer:
 #   tests/fuzz/fec_ingress/run.sh [libFuzzer arguments]          LAYER45_FUZZ_S: for how many seconds (60)
 #   tests/fuzz/fec_ingress/run.sh FILE...                        runs these inputs once
-#   tests/fuzz/fec_ingress/run.sh -merge=1 NEW_FOLDER OLD...     the fewest inputs that cover as much
+#   tests/fuzz/fec_ingress/run.sh -set_cover_merge=1 NEW OLD...  the fewest inputs of folders that cover as much
 # Status 0: nothing was found, or there is no clang. An instrumented copy of the tree is kept in build/fec_ingress, and in
 # it the growing corpus, and what broke something. PYTHON (default: the checkout's .venv) and CLANG are heeded.
 set -euo pipefail
@@ -28,7 +28,13 @@ if ! clang="$(find_clang)"; then
     exit 0
 fi
 
+arguments=()
+for each in "$@"; do
+    [ -e "$each" ] && each="$(realpath "$each")"
+    arguments+=("$each")
+done
 mkdir -p "$copy/corpus" "$copy/found"
+rm -f "$copy"/{fastpath,modules/*,layer45,tests/fuzz/fec_ingress}/*.{py,pyx,pxd}  # the tree may have fewer now
 tar --create --directory "$here" --exclude=./.venv --exclude=./.git --exclude=./build --exclude='*.so' \
     --exclude='./fastpath/*.c' --exclude='./modules/*/*.c' . | tar --extract --directory "$copy"
 cd "$copy"
@@ -56,7 +62,8 @@ export ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:abort_on_error=0
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export PYTHONPATH="$copy:$harness:$("$python" -c 'from sysconfig import get_path; print(get_path("platlib"))')"
 options=(-detect_leaks=0 -timeout=30 -rss_limit_mb=3000 -artifact_prefix="$copy/found/")
-if [ -e "${1:-}" ] || [[ "${1:-}" == -merge=1 ]]; then
-    exec ./fuzzer "${options[@]}" "$@"
+if [[ "${arguments[*]:-}" =~ ^(/|-merge=1|-set_cover_merge=1) ]]; then
+    exec ./fuzzer "${options[@]}" "${arguments[@]}"
 fi
-exec ./fuzzer "${options[@]}" -max_total_time="$seconds" -max_len=1024 -print_final_stats=1 "$@" corpus "$harness/corpus"
+exec ./fuzzer "${options[@]}" -max_total_time="$seconds" -max_len=1024 -print_final_stats=1 "${arguments[@]}" \
+    corpus "$harness/corpus"

@@ -1,7 +1,8 @@
 """Writes the inputs that fuzzing begins with: real runs, and each kind of trouble once.
 
     python tests/fuzz/fec_ingress/seeds.py FOLDER
-What a fuzzer found since is in corpus/ too: run.sh -merge=1 keeps the fewest files that cover as much.
+In corpus/ there are also found_*, what a fuzzer came upon since (run.sh -set_cover_merge=1 -use_counters=0
+keeps the fewest files that reach as much), and broke_*, what once broke something.
 """
 
 import sys
