@@ -79,7 +79,9 @@ def carry(hosts: Hosts, way: Way, flow: Flow, seconds: float) -> Arrivals:
         with _receiver(hosts.b, 2 * count, flow.payload_bytes, records) as receiver:
             before_ns, busy_ns = way.cpu_ns(), lab.busy_ns()
             words = [way.address, way.port, SOURCE_PORT, count, flow.payload_bytes, flow.per_second]
-            done = hosts.a.run([_program(), "send", *map(str, words)], timeout=seconds + 60)
+            done = hosts.a.run([_program(), "send", *map(str, words)], check=False, timeout=seconds + 60)
+            if done.returncode:
+                raise lab.BenchmarkError(done.stderr.strip())
             sender = json.loads(done.stdout)
             received = _end_of(receiver)
             way_ns, busy_ns = way.cpu_ns() - before_ns, lab.busy_ns() - busy_ns
