@@ -142,8 +142,8 @@ def _iperf(pair: Pair, family: int, *words: str) -> dict[str, Any]:
 @both_families
 @pytest.mark.parametrize("way", [[], ["-R"]], ids=["there", "back"])
 def test_iperf3_loses_nothing(pair: Pair, family: int, way: list[str]) -> None:
-    done = _iperf(pair, family, "-b", "20M", "-l", "1200", "-t", "1", *way)
-    assert done["lost_packets"] == 0 and done["packets"] > 1800
+    done = _iperf(pair, family, "-b", "8M", "-l", "1200", "-t", "1", *way)
+    assert done["lost_packets"] == 0 and done["packets"] > 500
 
 
 @both_families
@@ -152,10 +152,10 @@ def test_iperf3_over_losses(pair: Pair, family: int) -> None:
     closes its books with the last datagram: up to two of the last block may come too late for them."""
     before = pair.b.counters("iperf", "fec")
     with losing(pair.hosts.b, family, EVERY_TENTH.format(5201)):
-        done = _iperf(pair, family, "-b", "20M", "-l", "1200", "-t", "1")
-    assert done["lost_packets"] <= 2 and done["packets"] > 1800
+        done = _iperf(pair, family, "-b", "8M", "-l", "1200", "-t", "1")
+    assert done["lost_packets"] <= 2 and done["packets"] > 500
     counted = pair.difference(pair.b, "iperf", before)
-    assert counted["recovered"] > 150 and "unrecovered" not in counted
+    assert counted["recovered"] > 50 and "unrecovered" not in counted
 
 
 @both_families
