@@ -37,7 +37,8 @@ cdef l45_verdict receive(l45_context *context, l45_packet *packet) noexcept nogi
         return unmarked(context)
     if not sum_holds(packet):
         return corrupt(context, packet, id)
-    if state.heard == A_NUMBERING and is_near(state.window, id.sbn):
+    if state.window != NULL and is_near(state.window, id.sbn):
+        state.heard = A_NUMBERING  # strangers in between end nothing
         state.doubts = state.strangers = 0
         state.doubtful_id.k = 0  # what comes next does not come in a row with what is in doubt
         return admit(context, packet, id, False)
