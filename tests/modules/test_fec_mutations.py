@@ -178,9 +178,15 @@ def test_a_forger_spoils_the_blocks_that_he_names(
         assert {sbn_of.get(each) for each, count in times.items() if count > 1} <= spoilt
 
 
-def test_what_a_fuzzer_found_breaks_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def fec_ingress(tmp_path: Path) -> Iterator[Any]:
+    module = compiled(CORPUS.parent, tmp_path)
+    yield module
+    module.close()
+
+
+def test_what_a_fuzzer_found_breaks_nothing(fec_ingress: Any) -> None:
     """Its inputs, which it keeps for what they reach, and those that once broke something."""
-    fec_ingress = compiled(CORPUS.parent, tmp_path)
     total: Counter[str] = Counter()
     for file in sorted(CORPUS.iterdir()):
         try:

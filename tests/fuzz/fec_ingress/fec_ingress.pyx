@@ -24,7 +24,9 @@ from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.pool cimport l45_carrier
 from layer45.fastpath.timer cimport wheel_start
-from layer45.fastpath.worker cimport worker_advance, worker_close_flows, worker_process, worker_rest, worker_start
+from layer45.fastpath.worker cimport (
+    worker_advance, worker_close_flows, worker_end, worker_process, worker_rest, worker_start,
+)
 from layer45.modules.fec.state cimport NO_ROOM, RESTARTS, UNMARKED
 from layer45.modules.fec.wire cimport SBN_MASK
 
@@ -248,7 +250,10 @@ cdef const char *one_input(const uint8_t *bytes, size_t count) noexcept nogil:
 
 def run(bytes content) -> dict[str, int]:
     """One input; the receiver's counters that are not 0. AssertionError: what was not as it should be."""
-    cdef const char *broken = one_input(content, len(content))
+    cdef const char *broken
+    if END_COUNT == 0:
+        raise ValueError("closed")
+    broken = one_input(content, len(content))
     if broken != NULL:
         raise AssertionError(broken.decode())
     names = KEPT[2 * (WORLD.ends - ENDS) + 1].counter_names[0]
@@ -292,6 +297,17 @@ def _prepare(at: int, parameters: dict, max_held: int, max_flows: int) -> None:
     ends.apart = "repair_port" in parameters
     ends.sender_chain = &sends.chain
     ends.receiver_chain = &receives.chain
+
+
+def close() -> None:
+    """Gives back what is common to all inputs; none can be run any more."""
+    global END_COUNT
+    for at in range(END_COUNT):
+        worker_end(&ENDS[at].sender)
+        worker_end(&ENDS[at].receiver)
+    END_COUNT = 0
+    TABLES.clear()
+    KEPT.clear()
 
 
 for _at, _configuration in enumerate(CONFIGURATIONS):
