@@ -33,7 +33,8 @@ enum {
     L45_NO_SUM = 4,    /* the L4 checksum field carries no claim (UDP over IPv4, 0) */
     L45_PARTIAL = 8,   /* the field holds the pseudo-header sum only: compute it whole on the way out */
     L45_GSO = 16,      /* a super-packet: the kernel cuts it into segments later */
-    L45_TRUNCATED = 32 /* data..tail is shorter than the packet: look, never edit */
+    L45_TRUNCATED = 32, /* data..tail is shorter than the packet: look, never edit */
+    L45_AGREED = 64     /* TCP: the peer runs the mirror of this chain, so the connection is customized */
 };
 
 /* An IP packet in a buffer with room around it:  head <= data < tail <= end.  [data, tail) is the packet. */
@@ -125,6 +126,25 @@ typedef struct l45_param {
     double number;        /* number and integer */
 } l45_param;
 
+/* What a module of kind stream does to a TCP connection's byte stream: pure functions of the instance and of a byte's
+ * offset in the stream (0 is the first byte behind the SYN; 64 bits, so that it never wraps). `direction` is the packet's:
+ * on ingress the functions see what the peer's egress made. The engine does the rest: sequence numbers, acknowledgements,
+ * windows, retransmissions cut elsewhere. Any function may be NULL. */
+typedef struct l45_stream {
+    uint32_t struct_bytes;
+    /* How many bytes are inserted in front of stream bytes [0, offset), and so before the run in front of byte `offset`.
+     * 0 at 0; never falls as offset grows. NULL: none are. The manifest's stream_growth bounds it. */
+    uint64_t (*inserted)(const void *instance, uint64_t offset);
+    /* Writes bytes [skip, skip + count) of the run in front of stream byte `offset`. Needed where `inserted` is there. */
+    void (*fill)(l45_context *, uint64_t offset, uint32_t skip, uint8_t *bytes, uint32_t count);
+    /* Looks at such bytes of the peer's before they are taken out: PASS, or DROP for the whole segment. */
+    l45_verdict (*check)(l45_context *, uint64_t offset, uint32_t skip, const uint8_t *bytes, uint32_t count);
+    /* Changes stream bytes [offset, offset + count) in place; on ingress it undoes that. */
+    void (*change)(l45_context *, uint8_t direction, uint64_t offset, uint8_t *bytes, uint32_t count);
+    /* 1: a connection whose peer does not run this chain is refused; 0: it goes on as it is. */
+    int (*strict)(const void *instance);
+} l45_stream;
+
 /* A module: what its PyCapsule named L45_OPS_CAPSULE points to. Lives as long as the process. */
 typedef struct l45_ops {
     uint32_t abi_version;      /* L45_ABI_VERSION */
@@ -146,6 +166,7 @@ typedef struct l45_ops {
     /* How many of the instance's counters, the first in the manifest, are kept for each flow too: as uint64_t at the
      * start of the flow's state, where the module itself counts them besides. Others read them while it runs. */
     uint32_t flow_counters;
+    const l45_stream *stream;            /* NULL: TCP segments go through egress and ingress, as datagrams do */
 } l45_ops;
 
 #endif

@@ -28,6 +28,7 @@ cdef extern from "abi.h" nogil:
         L45_PARTIAL
         L45_GSO
         L45_TRUNCATED
+        L45_AGREED
 
     ctypedef struct l45_packet:
         uint8_t *head
@@ -90,6 +91,14 @@ cdef extern from "abi.h" nogil:
         int64_t last
         double number
 
+    ctypedef struct l45_stream:
+        uint32_t struct_bytes
+        uint64_t (*inserted)(const void *, uint64_t) noexcept nogil
+        void (*fill)(l45_context *, uint64_t, uint32_t, uint8_t *, uint32_t) noexcept nogil
+        l45_verdict (*check)(l45_context *, uint64_t, uint32_t, const uint8_t *, uint32_t) noexcept nogil
+        void (*change)(l45_context *, uint8_t, uint64_t, uint8_t *, uint32_t) noexcept nogil
+        int (*strict)(const void *) noexcept nogil
+
     ctypedef struct l45_ops:
         uint32_t abi_version
         uint32_t struct_bytes
@@ -103,3 +112,4 @@ cdef extern from "abi.h" nogil:
         l45_verdict (*ingress)(l45_context *, l45_packet *) noexcept nogil
         void (*tick)(l45_context *) noexcept nogil
         uint32_t flow_counters
+        const l45_stream *stream

@@ -2,11 +2,16 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from layer45.fastpath.abi cimport l45_ops
+from layer45.fastpath.abi cimport l45_ops, l45_stream
 
 cdef enum:
     TRANSPORT_UDP = 1
     TRANSPORT_TCP = 2
+
+# The option by which the ends of a TCP connection find out that they run the same chain: agree.pxd.
+cdef enum:
+    OFFER_BYTES = 8
+    OFFER_EXID = 0x4C45
 
 # The chain's own counters, in front of its instances' ones.
 cdef enum:
@@ -22,6 +27,10 @@ cdef struct l45_instance:
     uint32_t state_offset       # in the flow's block
     uint32_t counter_offset
     uint8_t runs[2]             # by direction
+    const l45_stream *stream    # of a stream module: what it does to TCP; else NULL
+    uint32_t stage              # its place among the chain's stages
+    uint32_t growth_bytes       # at most so many are inserted for each begun
+    uint32_t growth_every       # so many bytes of the stream; 0: none are
 
 cdef struct l45_chain:
     uint32_t class_id
@@ -38,11 +47,20 @@ cdef struct l45_chain:
     uint8_t fail_closed
     uint8_t signal_mtu          # answer growth beyond the MTU instead of allowing fragments
     uint8_t sticky              # flows keep this chain when the policy gets another
+    uint8_t negotiates          # TCP: the peer must run the mirror of this chain
+    uint8_t strict              # connections with peers that do not are refused
+    uint8_t offer[OFFER_BYTES]
+    uint32_t stages             # instances with a stream
+    uint32_t connection_offset  # in the flow's block: l45_connection, then the stages
+    uint32_t header_growth      # options that the chain adds to each segment
 
 # What a worker reads on each packet; replaced as a whole.
 cdef struct l45_class_table:
     uint32_t limit              # classes below this are in range
     l45_chain **chains          # NULL: no policy
+
+# How long the peer's segments may be for what they become on the wire to be no longer than `wire_bytes`.
+cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes) noexcept nogil
 
 
 cdef class Chain:
@@ -55,6 +73,7 @@ cdef class Chain:
 
     cdef void _make_counters(self, uint32_t workers) except *
     cdef void _add(self, object spec) except *
+    cdef void _add_stage(self, l45_instance *instance, const l45_stream *stream, tuple growth) except *
     cdef void _configure(self, object spec, const l45_ops *ops, void *memory) except *
     cdef uint64_t _total(self, uint32_t counter)
 

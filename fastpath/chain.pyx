@@ -5,7 +5,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strlen
 
-from layer45.fastpath.abi cimport L45_ABI_VERSION, L45_OPS_CAPSULE, l45_ops, l45_param
+from layer45.fastpath.abi cimport L45_ABI_VERSION, L45_INGRESS, L45_OPS_CAPSULE, l45_ops, l45_param, l45_stream
+from layer45.fastpath.packet cimport store_be16
+from layer45.fastpath.stream cimport l45_connection, l45_stage
+from layer45.fastpath.tcp cimport OPTION_EXPERIMENT
 from layer45.fastpath.template cimport l45_template
 from layer45.fastpath.timer cimport l45_timer
 
@@ -18,6 +21,7 @@ cdef extern from *:
 cdef enum:
     ERROR_BYTES = 256
     STATE_ALIGNMENT = 16
+    SMALLEST_SEGMENT_BYTES = 88  # Linux ignores a smaller MSS
 
 CHAIN_COUNTER_NAMES = ("egress_packets", "ingress_packets", "egress_bytes", "ingress_bytes")
 _TRANSPORTS = {"udp": TRANSPORT_UDP, "tcp": TRANSPORT_TCP}
@@ -33,15 +37,18 @@ class InstanceSpec:
     name: the module's. ops: its PyCapsule (the owner must outlive nothing: a chain keeps it). parameters: pairs of name
     and validated value, in the manifest's order: int, float, bool, str, bytes, (first, last), or for a choice
     (its name, its position) as a Choice. counters: names in the manifest's order. directions: those it runs in.
+    growth: of a stream module, (bytes, every): so many are inserted at most for each begun `every` of the stream.
     """
 
-    def __init__(self, name, ops, parameters=(), counters=(), directions=("egress", "ingress"), owner=None):
+    def __init__(self, name, ops, parameters=(), counters=(), directions=("egress", "ingress"), owner=None,
+                 growth=(0, 0)):
         self.name = name
         self.ops = ops
         self.parameters = tuple(parameters)
         self.counters = tuple(counters)
         self.directions = frozenset(directions)
         self.owner = owner
+        self.growth = growth
 
 
 class Choice(str):
@@ -63,12 +70,22 @@ cdef const l45_ops *checked_ops(object name, object capsule) except NULL:
         raise ValueError(f"module {name}: built for ABI {ops.abi_version}, this engine has {L45_ABI_VERSION}")
     if ops.struct_bytes != sizeof(l45_ops):
         raise ValueError(f"module {name}: its ops table has {ops.struct_bytes} bytes, expected {sizeof(l45_ops)}")
-    if ops.configure == NULL or (ops.egress == NULL and ops.ingress == NULL):
-        raise ValueError(f"module {name}: its ops table lacks configure, or both directions")
+    if ops.configure == NULL or (ops.egress == NULL and ops.ingress == NULL and ops.stream == NULL):
+        raise ValueError(f"module {name}: its ops table lacks configure, or both directions and a stream")
+    _check_stream(name, ops.stream)
     if ops.flow_counters * sizeof(uint64_t) > ops.flow_state_bytes:
         needed = f"{ops.flow_counters} flow_counters, which take {ops.flow_counters * sizeof(uint64_t)} bytes"
         raise ValueError(f"module {name}: its ops table has {needed} of the {ops.flow_state_bytes} of its flow state")
     return ops
+
+
+cdef void _check_stream(object name, const l45_stream *stream) except *:
+    if stream == NULL:
+        return
+    if stream.struct_bytes != sizeof(l45_stream):
+        raise ValueError(f"module {name}: its stream has {stream.struct_bytes} bytes, expected {sizeof(l45_stream)}")
+    if stream.inserted != NULL and stream.fill == NULL:
+        raise ValueError(f"module {name}: its stream inserts bytes, but has no fill")
 
 
 def flow_state_bytes(name: str, capsule: object) -> int:
@@ -79,6 +96,23 @@ def flow_state_bytes(name: str, capsule: object) -> int:
 def flow_counters(name: str, capsule: object) -> int:
     """How many of a module's counters are kept for each flow too. ValueError as for flow_state_bytes."""
     return checked_ops(name, capsule).flow_counters
+
+
+cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes) noexcept nogil:
+    cdef uint32_t left = wire_bytes - min(wire_bytes, chain.header_growth)
+    cdef uint32_t at
+    for at in range(chain.count):  # the last instance is next to the wire
+        left = _stream_bytes(&chain.instances[chain.count - 1 - at], left)
+    return max(left, min(wire_bytes, <uint32_t> SMALLEST_SEGMENT_BYTES))
+
+
+cdef inline uint32_t _stream_bytes(const l45_instance *instance, uint32_t wire_bytes) noexcept nogil:
+    cdef uint32_t period, rest
+    if not instance.growth_every or not instance.runs[L45_INGRESS]:
+        return wire_bytes
+    period = instance.growth_every + instance.growth_bytes
+    rest = wire_bytes % period
+    return wire_bytes // period * instance.growth_every + rest - min(rest, instance.growth_bytes)
 
 
 cdef void _fill_parameter(l45_param *into, object name, object value, list keep) except *:
@@ -112,7 +146,7 @@ cdef class Chain:
 
     def __init__(self, uint32_t class_id, str policy, specs, *, transports=("udp",), uint32_t workers=1,
                  bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False,
-                 bint makes=False, uint32_t emits_bytes=0):
+                 bint makes=False, uint32_t emits_bytes=0, negotiates=None, uint32_t header_growth=0):
         self.policy = policy
         self.modules = tuple(spec.name for spec in specs)
         self.counter_names = tuple(spec.counters for spec in specs)
@@ -125,6 +159,7 @@ cdef class Chain:
         self.chain.signal_mtu = signal_mtu
         self.chain.sticky = sticky
         self.chain.emits_bytes = emits_bytes
+        self.chain.header_growth = header_growth
         self.chain.instances = <l45_instance *> calloc(max(1, len(specs)), sizeof(l45_instance))
         if self.chain.instances == NULL:
             raise MemoryError
@@ -135,10 +170,23 @@ cdef class Chain:
         if makes:
             self.chain.template_offset = self.chain.flow_bytes
             self.chain.flow_bytes += _aligned(sizeof(l45_template))
+        if negotiates is not None:
+            self._negotiate(*negotiates)
         self.flow_counter_names = tuple([
             names[:self.chain.instances[at].ops.flow_counters] for at, names in enumerate(self.counter_names)
         ])
         self._make_counters(workers)
+
+    def _negotiate(self, egress_digest, ingress_digest):
+        """Sets aside the state of a connection."""
+        self.chain.negotiates = True
+        self.chain.offer[0] = OPTION_EXPERIMENT
+        self.chain.offer[1] = OFFER_BYTES
+        store_be16(self.chain.offer + 2, OFFER_EXID)
+        store_be16(self.chain.offer + 4, egress_digest)
+        store_be16(self.chain.offer + 6, ingress_digest)
+        self.chain.connection_offset = self.chain.flow_bytes
+        self.chain.flow_bytes += _aligned(sizeof(l45_connection) + self.chain.stages * sizeof(l45_stage))
 
     cdef void _make_counters(self, uint32_t workers) except *:
         cdef uint32_t worker
@@ -166,13 +214,23 @@ cdef class Chain:
             free(instance.memory)
             raise
         instance.ops = ops
-        instance.runs[0] = ops.egress != NULL and "egress" in spec.directions
-        instance.runs[1] = ops.ingress != NULL and "ingress" in spec.directions
+        instance.runs[0] = (ops.egress != NULL or ops.stream != NULL) and "egress" in spec.directions
+        instance.runs[1] = (ops.ingress != NULL or ops.stream != NULL) and "ingress" in spec.directions
+        if ops.stream != NULL:
+            self._add_stage(instance, ops.stream, spec.growth)
         instance.state_offset = self.chain.flow_bytes
         instance.counter_offset = self.chain.counter_count
         self.chain.flow_bytes += _aligned(ops.flow_state_bytes)
         self.chain.counter_count += <uint32_t> len(spec.counters)
         self.chain.count += 1
+
+    cdef void _add_stage(self, l45_instance *instance, const l45_stream *stream, tuple growth) except *:
+        instance.stream = stream
+        instance.stage = self.chain.stages
+        instance.growth_bytes, instance.growth_every = growth
+        self.chain.stages += 1
+        if stream.strict != NULL and stream.strict(instance.memory):
+            self.chain.strict = True
 
     cdef void _configure(self, object spec, const l45_ops *ops, void *memory) except *:
         cdef char error[ERROR_BYTES]

@@ -1,6 +1,6 @@
 """One worker's memory, and where its packets go. worker.pyx says what is done with it."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport l45_host, l45_verdict
 from layer45.fastpath.arena cimport l45_arena
@@ -31,6 +31,8 @@ cdef struct l45_worker:
     uint64_t random_state
     uint32_t index
     uint32_t identification
+    uint8_t *piece                    # room for one packet: what is cut off another one, while it is sent
+    uint8_t cut                       # a packet was cut since the queue looked: its pieces must go right behind it
     uint64_t counters[ENGINE_COUNTERS]
     # The chain from instance at on: PASS, DROP, HOLD or ERROR. And what is to be done after that answer, with the
     # packet ready to leave. Pointers, so that owned.pyx can call back into worker.pyx.

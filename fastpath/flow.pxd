@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport l45_flow_key, l45_packet
 from layer45.fastpath.chain cimport l45_chain
+from layer45.fastpath.stream cimport l45_connection, l45_stage
 from layer45.fastpath.timer cimport l45_timer
 
 # In one order for all threads: a reader shows what it reads before it looks whether that is still there, a worker takes
@@ -19,6 +20,16 @@ cdef extern from *:
     uint8_t *load_block "l45_load_ordered"(uint8_t **) noexcept nogil
     void store_block "l45_store_ordered"(uint8_t **, uint8_t *) noexcept nogil
     l45_chain *load_chain "l45_load_ordered"(l45_chain **) noexcept nogil
+
+# Of a TCP connection whose chain needs the peer's agreement.
+cdef enum connection_phase:
+    PHASE_NONE           # any other flow
+    PHASE_OPENING        # SYNs are under way
+    PHASE_CUSTOMIZED
+    PHASE_ALONE          # the peer does not run the chain, or its SYN was not seen: stages leave the connection alone
+
+cdef enum:
+    AGES_UDP, AGES_TCP, AGES_BRIEF, AGE_LISTS
 
 cdef struct l45_entry:
     l45_flow_key key            # first: modules see an entry as its key
@@ -33,6 +44,8 @@ cdef struct l45_entry:
     uint64_t bytes[2]
     uint32_t next_sequence
     uint32_t closed             # instances in front of this one have had their flow_close
+    uint8_t phase
+    uint8_t ages                # its list in the order of use
     l45_chain *chain
     l45_timer *timers           # one an instance; start of the block that also holds the modules' state
     uint8_t *state              # atomic: the same block; NULL when the flow is closed, before the block goes
@@ -52,7 +65,7 @@ cdef struct l45_flow_table:
     uint32_t limit
     uint32_t touched            # entries ever used; those behind are pristine
     uint32_t live
-    l45_age_list ages[2]        # UDP, TCP
+    l45_age_list ages[AGE_LISTS]  # those of AGES_BRIEF, connections not begun or ended, go first
     uint8_t *watched            # atomic: the block that another thread reads now, see flow_view.pxd
     uint8_t *leftover           # a block that was watched when its flow closed
 
@@ -67,4 +80,15 @@ cdef l45_entry *flow_insert(l45_flow_table *table, const l45_flow_key *key, uint
 cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil
 cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) noexcept nogil
 cdef l45_entry *flow_oldest(l45_flow_table *table) noexcept nogil
+cdef void flow_set_ages(l45_flow_table *table, l45_entry *entry, uint8_t ages) noexcept nogil
 cdef l45_entry *flow_idle(l45_flow_table *table, uint64_t now_ns) noexcept nogil
+
+
+cdef inline l45_connection *connection_of(const l45_entry *entry) noexcept nogil:
+    """Of an entry with a phase."""
+    return <l45_connection *> (entry.state + entry.chain.connection_offset)
+
+
+cdef inline l45_stage *stages_of(const l45_entry *entry) noexcept nogil:
+    """One for each stream instance of its chain, first to last."""
+    return <l45_stage *> (entry.state + entry.chain.connection_offset + sizeof(l45_connection))

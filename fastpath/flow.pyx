@@ -12,6 +12,7 @@ cdef enum:
     # An entry in use moves to the young end this often, and at least AGE_STEPS times in its idle time.
     AGE_STEP_NS = 500000000
     AGE_STEPS = 16
+    BRIEF_IDLE_NS = 120000000000  # longer than SYNs are sent again, and than TIME_WAIT lasts
 
 
 cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint64_t udp_idle_ns,
@@ -29,8 +30,9 @@ cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint6
     table.bucket_mask = buckets - 1
     table.seed = seed
     table.limit = limit
-    table.ages[0].idle_ns = udp_idle_ns
-    table.ages[1].idle_ns = tcp_idle_ns
+    table.ages[AGES_UDP].idle_ns = udp_idle_ns
+    table.ages[AGES_TCP].idle_ns = tcp_idle_ns
+    table.ages[AGES_BRIEF].idle_ns = min(tcp_idle_ns, <uint64_t> BRIEF_IDLE_NS)
     return 0
 
 
@@ -104,7 +106,8 @@ cdef l45_entry *flow_insert(l45_flow_table *table, const l45_flow_key *key, uint
     entry.placed_ns = now_ns
     entry.next = table.buckets[hash & table.bucket_mask]
     table.buckets[hash & table.bucket_mask] = entry
-    _append(_ages(table, entry), entry)
+    entry.ages = AGES_TCP if key.protocol == PROTOCOL_TCP else AGES_UDP
+    _append(&table.ages[entry.ages], entry)
     table.live += 1
     return entry
 
@@ -115,7 +118,7 @@ cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil:
     while link[0] != entry:
         link = &link[0].next
     link[0] = entry.next
-    _unlink(_ages(table, entry), entry)
+    _unlink(&table.ages[entry.ages], entry)
     entry.chain = NULL
     entry.next = table.unused
     table.unused = entry
@@ -124,7 +127,7 @@ cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil:
 
 cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) noexcept nogil:
     """Notes a packet; the order of age is kept to half a second, to spare the writes."""
-    cdef l45_age_list *ages = _ages(table, entry)
+    cdef l45_age_list *ages = &table.ages[entry.ages]
     entry.last_ns = now_ns
     if entry == ages.newest or now_ns - entry.placed_ns < min(ages.idle_ns // AGE_STEPS, <uint64_t> AGE_STEP_NS):
         return
@@ -134,9 +137,11 @@ cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) n
 
 
 cdef l45_entry *flow_oldest(l45_flow_table *table) noexcept nogil:
-    """The entry to evict; NULL in an empty table."""
-    cdef l45_entry *udp = table.ages[0].oldest
-    cdef l45_entry *tcp = table.ages[1].oldest
+    """The entry to evict; NULL in an empty table. A flood of SYNs finds no place among the connections that live."""
+    cdef l45_entry *udp = table.ages[AGES_UDP].oldest
+    cdef l45_entry *tcp = table.ages[AGES_TCP].oldest
+    if table.ages[AGES_BRIEF].oldest != NULL:
+        return table.ages[AGES_BRIEF].oldest
     if udp == NULL or tcp == NULL:
         return tcp if udp == NULL else udp
     return udp if udp.placed_ns <= tcp.placed_ns else tcp
@@ -146,15 +151,21 @@ cdef l45_entry *flow_idle(l45_flow_table *table, uint64_t now_ns) noexcept nogil
     """An entry whose idle time is over, or NULL; one may stay longer by the step of the order of age."""
     cdef l45_entry *entry
     cdef int which
-    for which in range(2):
+    for which in range(<int> AGE_LISTS):
         entry = table.ages[which].oldest
         if entry != NULL and entry.last_ns + table.ages[which].idle_ns <= now_ns:
             return entry
     return NULL
 
 
-cdef inline l45_age_list *_ages(l45_flow_table *table, const l45_entry *entry) noexcept nogil:
-    return &table.ages[1 if entry.key.protocol == PROTOCOL_TCP else 0]
+cdef void flow_set_ages(l45_flow_table *table, l45_entry *entry, uint8_t ages) noexcept nogil:
+    """Moves the entry to the young end of another list."""
+    if ages == entry.ages:
+        return
+    _unlink(&table.ages[entry.ages], entry)
+    entry.ages = ages
+    _append(&table.ages[ages], entry)
+    entry.placed_ns = entry.last_ns
 
 
 cdef inline void _append(l45_age_list *ages, l45_entry *entry) noexcept nogil:

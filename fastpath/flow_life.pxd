@@ -10,6 +10,8 @@ from layer45.fastpath.timer cimport l45_timer
 
 # The packet's flow, opened if it is new or if its policy has another chain now; NULL when a module refused it.
 cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil
+cdef l45_entry *flow_again(l45_worker *worker, l45_chain *chain, l45_entry *entry,
+                           const l45_packet *packet) noexcept nogil
 # why: the counter to count it in.
 cdef void flow_close(l45_worker *worker, l45_entry *entry, int why) noexcept nogil
 cdef void flow_tick(l45_worker *worker, l45_entry *entry, l45_timer *timer) noexcept nogil

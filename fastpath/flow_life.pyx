@@ -3,15 +3,20 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from layer45.fastpath.abi cimport l45_context, l45_flow_key, l45_packet
+from layer45.fastpath.abi cimport L45_EGRESS, L45_INGRESS, l45_context, l45_flow_key, l45_packet
 from layer45.fastpath.chain cimport l45_chain
 from layer45.fastpath.core cimport l45_worker
-from layer45.fastpath.counters cimport COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_OPENED
+from layer45.fastpath.counters cimport (
+    COUNT_CONNECTIONS_UNSEEN, COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_OPENED,
+)
 from layer45.fastpath.flow cimport (
-    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, l45_entry, l45_flow_table, load_block,
-    store_block,
+    AGES_BRIEF, PHASE_ALONE, PHASE_NONE, PHASE_OPENING, connection_of, flow_find, flow_hash, flow_insert, flow_key,
+    flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table, load_block, stages_of, store_block,
 )
 from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon
+from layer45.fastpath.packet cimport PROTOCOL_TCP
+from layer45.fastpath.stream cimport NO_FIN, l45_stage, l45_syn
+from layer45.fastpath.tcp cimport TCP_SYN, tcp_flags
 from layer45.fastpath.timer cimport l45_timer, wheel_disarm
 
 cdef extern from *:
@@ -29,10 +34,36 @@ cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *
     hash = flow_hash(&worker.flows, &key)
     entry = flow_find(&worker.flows, &key, hash)
     if entry != NULL:
-        if entry.chain == chain or entry.chain.sticky:
+        if entry.chain == chain or entry.chain.sticky or entry.phase != PHASE_NONE:
             return entry
         flow_close(worker, entry, COUNT_FLOWS_CLOSED)
-    return _open(worker, chain, &key, hash)
+    entry = _open(worker, chain, &key, hash)
+    if entry != NULL and chain.negotiates and packet.protocol == PROTOCOL_TCP:
+        _connect(worker, entry, tcp_flags(packet) & TCP_SYN)
+    return entry
+
+
+cdef l45_entry *flow_again(l45_worker *worker, l45_chain *chain, l45_entry *entry,
+                           const l45_packet *packet) noexcept nogil:
+    """In place of a connection's entry a new one: our kernel begins another one on its ports."""
+    cdef l45_syn peer = connection_of(entry).peer
+    flow_close(worker, entry, COUNT_FLOWS_CLOSED)
+    entry = flow_of(worker, chain, packet)
+    if entry != NULL and entry.phase != PHASE_NONE:
+        connection_of(entry).peer = peer
+    return entry
+
+
+cdef void _connect(l45_worker *worker, l45_entry *entry, bint begins) noexcept nogil:
+    """The state of a TCP connection that needs the peer's agreement."""
+    cdef l45_stage *stages = stages_of(entry)
+    cdef uint32_t at
+    for at in range(entry.chain.stages):
+        stages[at].ways[L45_EGRESS].fin = NO_FIN
+        stages[at].ways[L45_INGRESS].fin = NO_FIN
+    entry.phase = PHASE_OPENING if begins else PHASE_ALONE
+    worker.counters[COUNT_CONNECTIONS_UNSEEN] += not begins
+    flow_set_ages(&worker.flows, entry, AGES_BRIEF)
 
 
 cdef l45_entry *_open(l45_worker *worker, l45_chain *chain, const l45_flow_key *key, uint64_t hash) noexcept nogil:

@@ -7,8 +7,8 @@ from layer45.fastpath.timer cimport l45_timer
 
 cdef enum:
     NOTE_BYTES = 64
-    HEAD_ROOM_BYTES = 1280  # in front of and behind a packet; the loader keeps a chain's growth below both
-    TAIL_ROOM_BYTES = 2048
+    HEAD_ROOM_BYTES = 1280  # in front of a packet: the loader keeps the growth of datagrams and headers below it
+    TAIL_ROOM_BYTES = 65536  # behind it: a stream's super-packets may double
     POOL_BUFFER_BYTES = HEAD_ROOM_BYTES + 65536 + TAIL_ROOM_BYTES
 
 cdef enum packet_origin:

@@ -154,6 +154,9 @@ cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
         if verdict == L45_HOLD:
             return
         _give(loop, &carrier, verdict, True)
+        if loop.worker.cut:
+            loop.worker.cut = False
+            _flush(loop)
         return
     loop.worker.counters[COUNT_RECEIVED] += 1
     loop.worker.counters[COUNT_PASSED] += 1

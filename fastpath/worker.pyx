@@ -5,22 +5,27 @@ drives a worker; only `published`, `current` and the counters are looked at by o
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_PASS, L45_REWRITTEN, L45_TRUNCATED,
     l45_context, l45_packet, l45_verdict,
 )
+from layer45.fastpath.agree cimport agree, agree_begins_anew, agree_is_brief
 from layer45.fastpath.arena cimport arena_end, arena_start
 from layer45.fastpath.chain cimport (
     CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain, l45_class_table,
+    l45_instance,
 )
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
+from layer45.fastpath.cut cimport cut
 from layer45.fastpath.flow cimport (
-    flow_idle, flow_oldest, flow_touch, flows_end, flows_start, l45_entry,
+    AGES_BRIEF, AGES_TCP, PHASE_CUSTOMIZED, PHASE_NONE, connection_of, flow_idle, flow_oldest, flow_set_ages,
+    flow_touch, flows_end, flows_start, l45_entry, stages_of,
 )
-from layer45.fastpath.flow_life cimport enter, flow_close, flow_of, flow_tick
+from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
 from layer45.fastpath.flow_view cimport flow_view
 from layer45.fastpath.owned cimport (
     TIMER_OWNED, count_verdict, host_start, owned_go_on, random64, template_of,
@@ -29,7 +34,10 @@ from layer45.fastpath.packet cimport (
     PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, SMALLEST_IPV6_MTU,
     allow_fragments, parse, parse_result, seal,
 )
-from layer45.fastpath.pool cimport ORIGIN_QUEUED, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of
+from layer45.fastpath.pool cimport (
+    ORIGIN_QUEUED, POOL_BUFFER_BYTES, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of,
+)
+from layer45.fastpath.stream cimport l45_stage, stage_egress, stage_ingress
 from layer45.fastpath.template cimport template_keep
 from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
 
@@ -62,6 +70,9 @@ cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, ui
         return -1
     if arena_start(&worker.arena, memory_bytes) != 0:
         return -1
+    worker.piece = <uint8_t *> malloc(POOL_BUFFER_BYTES)
+    if worker.piece == NULL:
+        return -1
     return pool_start(&worker.pool, max_held)
 
 
@@ -70,6 +81,8 @@ cdef void worker_end(l45_worker *worker) noexcept nogil:
     flows_end(&worker.flows)
     pool_end(&worker.pool)
     arena_end(&worker.arena)
+    free(worker.piece)
+    worker.piece = NULL
 
 
 cdef void worker_rest(l45_worker *worker) noexcept nogil:
@@ -138,17 +151,39 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
     if not chain.transports & (TRANSPORT_TCP if packet.protocol == PROTOCOL_TCP else TRANSPORT_UDP):
         worker.counters[COUNT_OTHER_PROTOCOL] += 1
         return L45_PASS
-    if packet.flags & L45_TRUNCATED and chain.whole_payload:
+    if packet.flags & L45_TRUNCATED and chain.whole_payload and not (chain.negotiates and is_tcp(packet)):
         worker.counters[COUNT_TRUNCATED] += 1
         return _failed(worker, chain)
     entry = flow_of(worker, chain, packet)
+    if entry != NULL and entry.phase != PHASE_NONE and agree_begins_anew(entry, carrier):
+        entry = flow_again(worker, chain, entry, packet)
     if entry == NULL:
         worker.counters[COUNT_MODULE_ERRORS] += 1
         return _failed(worker, chain)
     _count_flow(worker, entry, packet)
+    if entry.phase != PHASE_NONE:
+        return _outcome(worker, carrier, entry, _connected(worker, carrier, entry))
     if packet.direction == L45_EGRESS and entry.chain.template_offset:
         template_keep(template_of(entry), carrier)
     return _outcome(worker, carrier, entry, _run(worker, carrier, entry, _first(entry.chain, packet.direction)))
+
+
+cdef inline bint is_tcp(const l45_packet *packet) noexcept nogil:
+    return packet.protocol == PROTOCOL_TCP
+
+
+cdef l45_verdict _connected(l45_worker *worker, l45_carrier *carrier, l45_entry *entry) noexcept nogil:
+    """A segment of a connection that needs the peer's agreement. No customized one passes as it came: the peer would
+    take data for what was inserted."""
+    cdef l45_verdict verdict
+    if carrier.packet.flags & L45_TRUNCATED and entry.chain.whole_payload:
+        worker.counters[COUNT_TRUNCATED] += 1
+        return L45_ERROR
+    if agree(worker, entry, carrier) == L45_DROP:
+        return L45_DROP
+    verdict = _run(worker, carrier, entry, _first(entry.chain, carrier.packet.direction))
+    flow_set_ages(&worker.flows, entry, AGES_BRIEF if agree_is_brief(entry) else AGES_TCP)
+    return verdict
 
 
 cdef inline int _refusal(parse_result result) noexcept nogil:
@@ -199,7 +234,10 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
     cdef int64_t step = 1 if packet.direction == L45_EGRESS else -1
     cdef uint32_t serial = serial_of(carrier)
     while 0 <= at < <int64_t> chain.count:
-        if chain.instances[at].runs[packet.direction]:
+        if chain.instances[at].stream != NULL and is_tcp(packet):
+            if entry.phase == PHASE_CUSTOMIZED and _stage(worker, entry, at, packet) == L45_DROP:
+                return L45_DROP
+        elif chain.instances[at].runs[packet.direction]:
             if at < entry.closed and chain.instances[at].ops.flow_close != NULL:
                 return L45_ERROR
             enter(&context, worker, entry, at)
@@ -215,6 +253,16 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
     return L45_PASS
 
 
+cdef inline l45_verdict _stage(l45_worker *worker, l45_entry *entry, int64_t at, l45_packet *packet) noexcept nogil:
+    cdef l45_instance *instance = &entry.chain.instances[at]
+    cdef l45_stage *stage = &stages_of(entry)[instance.stage]
+    cdef l45_context context
+    enter(&context, worker, entry, at)
+    if packet.direction == L45_EGRESS:
+        return stage_egress(&context, instance, connection_of(entry), stage, packet)
+    return stage_ingress(&context, instance, connection_of(entry), stage, packet)
+
+
 cdef l45_verdict _refused(l45_worker *worker, l45_verdict verdict) noexcept nogil:
     if verdict == L45_DROP or verdict == L45_HOLD:
         return verdict
@@ -228,14 +276,27 @@ cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *en
     cdef l45_chain *chain = entry.chain
     cdef uint32_t before_bytes = carrier.packet.wire_bytes
     if verdict == L45_ERROR:
+        if entry.phase == PHASE_CUSTOMIZED:
+            worker.counters[COUNT_SEGMENTS_LOST] += 1
+            return L45_DROP
         return _failed(worker, chain)
     if verdict == L45_DROP:
         return L45_DROP
     if not carrier.packet.flags & L45_EDITED:
         return L45_PASS
+    if entry.phase != PHASE_NONE:
+        return _settle_segment(worker, carrier)
     seal(&carrier.packet)
     if carrier.mtu and carrier.packet.wire_bytes > before_bytes:
         return _grown(worker, chain, carrier, before_bytes)
+    return L45_REWRITTEN
+
+
+cdef l45_verdict _settle_segment(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
+    if cut(worker, carrier) != 0:
+        worker.counters[COUNT_SEGMENTS_LOST] += 1
+        return L45_DROP
+    seal(&carrier.packet)
     return L45_REWRITTEN
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from hashlib import blake2s
 
 from layer45.modulefolder import Module
 from layer45.problems import Place
@@ -22,6 +23,23 @@ class InstancePlan:
     module: Module
     values: dict[str, object]
     directions: frozenset[str]
+
+    @property
+    def stream_growth(self) -> tuple[int, int]:
+        """(bytes, every): so many are inserted into a TCP stream at most for each begun `every`."""
+        manifest = self.module.manifest
+        return manifest.stream_bytes.evaluate(self.values), manifest.stream_every.evaluate(self.values)
+
+    @property
+    def header_growth(self) -> int:
+        """Bytes of TCP options that it adds to a segment, at most."""
+        manifest = self.module.manifest
+        return manifest.growth_front.evaluate(self.values) if manifest.kind == "segment" else 0
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the peer of a TCP connection must run it too."""
+        return self.module.manifest.kind == "stream" or self.header_growth > 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,9 @@ class Link:
 class ChainProperties:
     """Sums. Growth: bytes, worst case on egress. State: bytes a flow. reads: "headers" or "payload".
 
-    gso: super-packets may come. copy_bytes: of a packet, that the kernel must copy to us.
+    gso: super-packets may come. copy_bytes: of a packet, that the kernel must copy to us. renumbers: TCP
+    sequence numbers differ from our kernel's. digests: of what leaves and of what comes, where TCP needs the
+    peer's agreement.
     """
 
     growth_front: int
@@ -55,6 +75,8 @@ class ChainProperties:
     reads: str
     gso: bool
     copy_bytes: int
+    renumbers: bool = False
+    digests: tuple[int, int] | None = None
 
     @property
     def growth(self) -> int:
@@ -68,7 +90,7 @@ def add_up(instances: Sequence[InstancePlan], protocols: Sequence[str]) -> Chain
     front = sum(each.module.manifest.growth_front.evaluate(each.values) for each in growing)
     back = sum(each.module.manifest.growth_back.evaluate(each.values) for each in growing)
     whole = front + back > 0 or any(_wants_whole(each.module) for each in instances)
-    super_packets = not front + back and all(each.module.manifest.gso for each in instances)
+    super_packets = all(each.module.manifest.gso for each in instances)
     return ChainProperties(
         growth_front=front,
         growth_back=back,
@@ -76,7 +98,26 @@ def add_up(instances: Sequence[InstancePlan], protocols: Sequence[str]) -> Chain
         reads="payload" if whole else "headers",
         gso=tuple(protocols) == ("tcp",) and super_packets,
         copy_bytes=WHOLE_PACKET_BYTES if whole else HEADER_BYTES,
+        renumbers="tcp" in protocols and any(each.stream_growth[0] for each in instances),
+        digests=_digests(instances) if "tcp" in protocols else None,
     )
+
+
+def _digests(instances: Sequence[InstancePlan]) -> tuple[int, int] | None:
+    """16 bits of what a peer must know of each direction: modules, their order, their shared parameters."""
+    shared = [each for each in instances if each.agreed]
+    return (_digest(shared, "egress"), _digest(shared, "ingress")) if shared else None
+
+
+def _digest(instances: Sequence[InstancePlan], direction: str) -> int:
+    lines = [_shared_text(each) for each in instances if direction in each.directions]
+    return int.from_bytes(blake2s("\n".join(lines).encode(), digest_size=2).digest())
+
+
+def _shared_text(instance: InstancePlan) -> str:
+    manifest = instance.module.manifest
+    shared = {name: instance.values[name] for name, each in manifest.parameters.items() if not each.local}
+    return f"{manifest.name} {manifest.version.partition('.')[0]} {shared}"
 
 
 def _wants_whole(module: Module) -> bool:
@@ -110,15 +151,17 @@ def instance_faults(link: Link, protocols: Sequence[str]) -> list[Fault]:
     manifest, place = link.instance.module.manifest, link.at("module")
     found = []
     missing = [each for each in protocols if each not in manifest.transports]
-    growth = [each.evaluate(link.instance.values) for each in (manifest.growth_front, manifest.growth_back)]
-    if manifest.kind == "stream" or (manifest.kind == "segment" and any(growth)):
-        found.append((place, f"module {link.name} is of kind {manifest.kind}, which is not supported yet"))
-    elif missing:
+    if missing:
         text = f"module {link.name} works on {', '.join(manifest.transports)}, but the policy matches"
         found.append((place, f"{text} {', '.join(protocols)}; {_narrower(manifest.transports, protocols)}"))
-    elif "tcp" in protocols and any(growth):
-        text = f"module {link.name} makes packets longer, which would break TCP's sequence numbers"
-        found.append((place, f'{text}; expected match.protocol = "udp"'))
+    elif "tcp" in protocols and manifest.kind == "datagram":
+        text = f"module {link.name} is of kind datagram: it would break TCP's sequence numbers"
+        found.append(
+            (place, f'{text}; expected match.protocol = "udp", or a module of kind segment or stream')
+        )
+    elif "tcp" in protocols and manifest.growth_back.evaluate(link.instance.values):
+        text = f"module {link.name} makes payloads longer, which would break TCP's sequence numbers"
+        found.append((place, f"{text}; expected a module of kind stream"))
     return found
 
 

@@ -48,7 +48,8 @@ def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain
             whole_payload=plan.reads == "payload",
             fail_closed=plan.policy.on_failure == "closed",
             signal_mtu=plan.policy.mtu == "signal",
-            sticky=False,
+            negotiates=plan.digests,
+            header_growth=sum(each.header_growth for each in plan.instances),
             emits_bytes=sum(each.module.manifest.emits_bytes for each in plan.instances),
             makes=any("egress" in each.module.manifest.emits for each in plan.instances),
         )
@@ -64,7 +65,7 @@ def _instance(plan: InstancePlan, reference: bool) -> InstanceSpec:
         return python_instance(module.name, _class_of(plan), plan.values, counters, plan.directions)
     module.load_code()
     values = [(name, _engine_value(plan, name)) for name in manifest.parameters]
-    return InstanceSpec(module.name, module.ops, values, counters, plan.directions)
+    return InstanceSpec(module.name, module.ops, values, counters, plan.directions, growth=plan.stream_growth)
 
 
 def _class_of(plan: InstancePlan) -> type:

@@ -51,6 +51,8 @@ class ChainPlan:
     queue: QueuePlan
     text: str
     protocols: tuple[str, ...] = PROTOCOLS
+    renumbers: bool = False
+    digests: tuple[int, int] | None = None
     replay_only: tuple[str, ...] = ()
 
     @property
@@ -197,6 +199,8 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
         queue=queue,
         text=canonical(composed.instances, settings),
         protocols=composed.protocols,
+        renumbers=properties.renumbers,
+        digests=properties.digests,
         replay_only=tuple(text for _, text in cautions(composed.links)),
     )
 

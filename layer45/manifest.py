@@ -39,6 +39,7 @@ class ModuleTable:
     language: Literal["cython", "python"] = "cython"
     gso: bool = False
     growth_bytes: Any = field(default_factory=lambda: {"front": 0, "back": 0})
+    stream_growth: Any = None
     flow_state_bytes: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     emits: tuple[Direction, ...] = ()
     emits_bytes: Annotated[int, Meta(ge=0, le=1200)] = 0
@@ -53,11 +54,15 @@ class ModuleTable:
 class Manifest(ModuleTable):
     """A validated module.toml. parameters, counters (name -> help) and ratios stand in the file's order.
 
+    growth_front, growth_back: of a packet. stream_bytes, stream_every: so many bytes are inserted at most
+    for each begun so many of a TCP stream.
     notices: counters of which an operator should hear when they are first above 0.
     """
 
     growth_front: Growth = field(default_factory=Growth)
     growth_back: Growth = field(default_factory=Growth)
+    stream_bytes: Growth = field(default_factory=Growth)
+    stream_every: Growth = field(default_factory=Growth)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     counters: Mapping[str, str] = field(default_factory=dict)
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
@@ -128,12 +133,21 @@ def _read(file: Path, problems: Problems) -> Manifest | None:
     module = place.child("module")
     values = read_table(top.get("module", {}), ModuleTable, module, problems)
     parameters = read_parameters(top.get("param", {}), place.child("param"), problems)
-    front, back = _read_growth(values.get("growth_bytes"), parameters, module, problems)
+    front, back = _read_growth(values, "growth_bytes", ("front", "back"), parameters, module, problems)
+    inserted, every = _read_growth(values, "stream_growth", ("bytes", "every"), parameters, module, problems)
     _check(values, file, module, problems)
     counted = _read_counted(top, place, problems)
     if problems:
         return None
-    return Manifest(**values, growth_front=front, growth_back=back, parameters=parameters, **counted)
+    return Manifest(
+        **values,
+        growth_front=front,
+        growth_back=back,
+        stream_bytes=inserted,
+        stream_every=every,
+        parameters=parameters,
+        **counted,
+    )
 
 
 def _read_counted(top: Mapping[str, object], place: Place, problems: Problems) -> dict[str, Any]:
@@ -166,6 +180,8 @@ def _faults(values: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
     for key in ("transports", "directions"):
         if values.get(key) == ():
             faults.append((key, "expected at least one value"))
+    if values.get("kind") == "stream" and "tcp" not in values.get("transports", ("tcp",)):
+        faults.append(("transports", 'expected "tcp" among them, for a module of kind stream'))
     for key in ("runs_after", "runs_before"):
         if name in values.get(key, ()):
             faults.append((key, "names the module itself"))
@@ -185,18 +201,23 @@ def _direction_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _read_growth(
-    table: object, parameters: Mapping[str, Parameter], module: Place, problems: Problems
+    values: Mapping[str, Any],
+    key: str,
+    sides: tuple[str, str],
+    parameters: Mapping[str, Parameter],
+    module: Place,
+    problems: Problems,
 ) -> tuple[Growth, Growth]:
-    place = module.child("growth_bytes")
+    table, place = values.get(key), module.child(key)
     if table is None:
         return Growth(), Growth()
     if not isinstance(table, dict):
-        problems.add(place, f"expected {{ front = …, back = … }}, got {shown(table)}")
+        shape = ", ".join(f"{side} = …" for side in sides)
+        problems.add(place, f"expected {{ {shape} }}, got {shown(table)}")
         return Growth(), Growth()
-    report_unknown(table, ("front", "back"), place, problems)
-    return _side("front", table, parameters, place, problems), _side(
-        "back", table, parameters, place, problems
-    )
+    report_unknown(table, sides, place, problems)
+    one, other = (_side(side, table, parameters, place, problems) for side in sides)
+    return one, other
 
 
 def _side(

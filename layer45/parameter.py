@@ -26,6 +26,7 @@ class Parameter:
     help: str
     unit: str = ""
     required: bool = False
+    local: bool = False  # the two ends of a connection may differ in it
     default: object = None
     minimum: float | None = None
     maximum: float | None = None

@@ -22,6 +22,7 @@ class _Common:
     help: str
     unit: str = ""
     required: bool = False
+    local: bool = False
     default: Any = None
 
 

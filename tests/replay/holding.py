@@ -62,6 +62,7 @@ class Ops(ctypes.Structure):
         ("ingress", Hot),
         ("tick", ctypes.c_void_p),
         ("flow_counters", ctypes.c_uint32),
+        ("stream", ctypes.c_void_p),
     ]
 
 
@@ -95,7 +96,7 @@ def _decide(host: Any, where: Any, held: Any, now_ns: int) -> None:
         host.resume(where, held, 0 if kind == ord("n") else now_ns + after_ms * 1_000_000)
 
 
-OPS = Ops(1, ctypes.sizeof(Ops), 0, 0, _configure, None, None, None, _hold, _hold, None, 0)
+OPS = Ops(1, ctypes.sizeof(Ops), 0, 0, _configure, None, None, None, _hold, _hold, None, 0, None)
 _new: Callable[..., Any] = ctypes.pythonapi.PyCapsule_New
 _new.restype, _new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
 _NAME = ctypes.create_string_buffer(b"layer45.ops")  # a capsule does not copy it

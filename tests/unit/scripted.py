@@ -50,7 +50,7 @@ def scripted(
     ticking, closing, configure = _call(tick), _call(flow_close), Configure(lambda *_: 0)
     ops = Ops(
         1, ctypes.sizeof(Ops), 0, flow_state_bytes,
-        configure, None, None, _address(closing), hot, hot, _address(ticking), flow_counters,
+        configure, None, None, _address(closing), hot, hot, _address(ticking), flow_counters, None,
     )  # fmt: skip
     capsule = _new(ctypes.addressof(ops), ctypes.addressof(NAME), None)
     return InstanceSpec("scripted", capsule, owner=(ops, hot, ticking, closing, configure))

@@ -66,7 +66,7 @@ def test_an_instance_on_ingress_alone_lets_nothing_grow(configuration: Any) -> N
     ],
 )  # fmt: skip
 def test_what_a_queue_must_do(configuration: Any, match: str, keys: Any, gso: bool, copy_bytes: int) -> None:
-    configuration.module("one", transports=["udp", "tcp"], **keys)
+    configuration.module("one", kind="segment", transports=["udp", "tcp"], **keys)
     configuration.policies(f'[policy.p]\nmatch = {match}\nchain = {{ module = "one" }}')
     (found,) = configuration.load().chains
     assert (found.gso, found.queue.gso, found.queue.copy_bytes) == (gso, gso, copy_bytes)

@@ -23,16 +23,17 @@ def policy(*entries: str, match: str = UDP, name: str = "p") -> str:
 @pytest.fixture
 def modules(configuration: Any) -> Any:
     add = configuration.module
-    add("plain", transports=["udp", "tcp"])
+    add("plain", kind="segment", transports=["udp", "tcp"])
     add("udp_only")
     add("tcp_only", transports=["tcp"])
-    add("longer", transports=["udp", "tcp"], growth_bytes={"back": 4})
+    add("longer", growth_bytes={"back": 4})
+    add("datagram", transports=["udp", "tcp"])
     add(
         "large",
         growth_bytes={"front": 700, "back": "n"},
         params={"n": {"type": "integer", "help": "", "default": 500, "minimum": 0, "maximum": 9999}},
     )
-    add("stream", kind="stream")
+    add("stream", kind="stream", transports=["tcp"], stream_growth={"bytes": 4, "every": 100})
     add("segment", kind="segment", transports=["udp", "tcp"])
     add("segment_longer", kind="segment", transports=["tcp"], growth_bytes={"back": 4})
     add("first", runs_before=["second"])
@@ -51,12 +52,11 @@ def modules(configuration: Any) -> Any:
     [
         (policy("plain", "udp_only", match="match = {}"), ['chain[1].module: module udp_only works on udp, but the policy matches udp, tcp; expected match.protocol = "udp"']),
         (policy("tcp_only"), ["chain[0].module: module tcp_only works on tcp, but the policy matches udp; expected another module or another protocol"]),
-        (policy("longer", match='match = { protocol = ["tcp"] }'), ['chain[0].module: module longer makes packets longer, which would break TCP\'s sequence numbers; expected match.protocol = "udp"']),
+        (policy("datagram", match='match = { protocol = ["tcp"] }'), ['chain[0].module: module datagram is of kind datagram: it would break TCP\'s sequence numbers; expected match.protocol = "udp", or a module of kind segment or stream']),
         (policy("udp_only", "tcp_only", match="").replace("\n\n", "\n# none\n"), [
             'chain[0].module: module udp_only works on udp, but the policy matches udp, tcp; expected match.protocol = "udp"',
             'chain[1].module: module tcp_only works on tcp, but the policy matches udp, tcp; expected match.protocol = "tcp"']),
-        (policy("stream"), ["chain[0].module: module stream is of kind stream, which is not supported yet"]),
-        (policy("segment_longer", match='match = { protocol = "tcp" }'), ["chain[0].module: module segment_longer is of kind segment, which is not supported yet"]),
+        (policy("segment_longer", match='match = { protocol = "tcp" }'), ["chain[0].module: module segment_longer makes payloads longer, which would break TCP's sequence numbers; expected a module of kind stream"]),
         (policy('{ module = "large", n = 501 }'), ["chain: makes packets up to 1201 bytes longer; expected at most 1200"]),
         (policy("large", "longer"), ["chain: makes packets up to 1204 bytes longer; expected at most 1200"]),
         (policy("second", "first"), ["chain[1].module: module first must stand before second in the chain"]),
@@ -87,6 +87,7 @@ def test_chains_that_cannot_work(modules: Any, text: str, expected: list[str]) -
     [
         policy("plain", match="match = {}"), policy("udp_only"), policy("longer"), policy("large"),
         policy("first", "second", "third"), policy("first", "third"), policy("segment", match="match = {}"),
+        policy("stream", "segment", match='match = { protocol = "tcp" }'),
         policy('{ module = "user", mode = "seq" }', "plain", "carrier"), policy("user"), policy("longer", match=""),
         policy('{ module = "user", mode = "seq", direction = "ingress" }', '{ module = "carrier", direction = "ingress" }'),
     ],

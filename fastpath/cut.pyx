@@ -1,0 +1,87 @@
+"""See cut.pxd."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy
+
+from layer45.fastpath.abi cimport L45_EDITED, L45_EGRESS, L45_GSO, L45_REWRITTEN, L45_SUMMED, l45_packet
+from layer45.fastpath.checksum cimport sum_bytes
+from layer45.fastpath.core cimport l45_worker
+from layer45.fastpath.counters cimport COUNT_SEGMENTS_CUT
+from layer45.fastpath.packet cimport (
+    LARGEST_PACKET_BYTES, begin_edit, identify, load_be16, payload, payload_bytes, seal, store_be16,
+    store_be32, sum_holds,
+)
+from layer45.fastpath.pool cimport HEAD_ROOM_BYTES, ORIGIN_CLONE, POOL_BUFFER_BYTES, l45_carrier
+from layer45.fastpath.tcp cimport (
+    TCP_FIN, TCP_FLAGS, TCP_PSH, TCP_SEQUENCE, TCP_URG, TCP_URGENT, tcp_header, tcp_sequence,
+)
+
+cdef enum:
+    ASSUMED_MTU = 1500  # of a device that is not known
+
+
+cdef int cut(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
+    """The kernel cuts a super-packet itself, but one message to it holds LARGEST_PACKET_BYTES."""
+    cdef l45_packet *packet = &carrier.packet
+    cdef uint32_t mtu = carrier.mtu if carrier.mtu else <uint32_t> LARGEST_PACKET_BYTES
+    cdef uint32_t limit = LARGEST_PACKET_BYTES if packet.flags & L45_GSO else min(mtu, <uint32_t> LARGEST_PACKET_BYTES)
+    cdef uint32_t total = <uint32_t> (packet.tail - packet.data)
+    if total <= limit or packet.direction != L45_EGRESS or payload_bytes(packet) == 0 \
+            or limit <= packet.payload_offset:
+        return 0
+    begin_edit(packet)
+    if not sum_holds(packet):
+        return -1
+    worker.counters[COUNT_SEGMENTS_CUT] += 1
+    worker.cut = True
+    _send_rest(worker, carrier, limit - packet.payload_offset, min(limit, carrier.mtu if carrier.mtu else ASSUMED_MTU))
+    _shorten(packet, limit - packet.payload_offset)
+    return 0
+
+
+cdef void _send_rest(l45_worker *worker, const l45_carrier *carrier, uint32_t first_bytes,
+                     uint32_t piece_bytes) noexcept nogil:
+    """The payload from first_bytes on, in packets of up to piece_bytes."""
+    cdef uint32_t at = first_bytes, total = payload_bytes(&carrier.packet), count
+    while at < total:
+        count = min(piece_bytes - carrier.packet.payload_offset, total - at)
+        _send_piece(worker, carrier, at, count)
+        at += count
+
+
+cdef void _send_piece(l45_worker *worker, const l45_carrier *carrier, uint32_t at, uint32_t count) noexcept nogil:
+    cdef l45_carrier piece = carrier[0]
+    cdef uint32_t header_bytes = carrier.packet.payload_offset
+    piece.packet.origin = ORIGIN_CLONE
+    piece.packet.head = worker.piece
+    piece.packet.end = worker.piece + POOL_BUFFER_BYTES
+    piece.packet.data = worker.piece + HEAD_ROOM_BYTES
+    piece.packet.tail = piece.packet.data + header_bytes + count
+    piece.packet.flags = L45_EDITED | L45_SUMMED
+    memcpy(piece.packet.data, carrier.packet.data, header_bytes)
+    memcpy(piece.packet.data + header_bytes, payload(&carrier.packet) + at, count)
+    piece.packet.payload_sum = sum_bytes(piece.packet.data + header_bytes, count)
+    worker.identification += 1
+    identify(&piece.packet, <uint16_t> worker.identification)
+    _number(&piece.packet, at, at + count == payload_bytes(&carrier.packet))
+    seal(&piece.packet)
+    worker.sink.finish(worker.sink.self, &piece, L45_REWRITTEN)
+
+
+cdef inline void _number(l45_packet *packet, uint32_t at, bint last) noexcept nogil:
+    """Makes a copy of the header that of the part which begins `at` bytes into the payload."""
+    cdef uint8_t *header = tcp_header(packet)
+    cdef uint32_t urgent = load_be16(header + TCP_URGENT)
+    store_be32(header + TCP_SEQUENCE, tcp_sequence(packet) + at)
+    if not last:
+        header[TCP_FLAGS] &= <uint8_t> ~(TCP_FIN | TCP_PSH)
+    if header[TCP_FLAGS] & TCP_URG and urgent < at:
+        header[TCP_FLAGS] &= <uint8_t> ~TCP_URG
+    store_be16(header + TCP_URGENT, urgent - min(urgent, at))
+
+
+cdef inline void _shorten(l45_packet *packet, uint32_t count) noexcept nogil:
+    packet.tail = payload(packet) + count
+    _number(packet, 0, False)
+    if packet.flags & L45_SUMMED:
+        packet.payload_sum = sum_bytes(payload(packet), count)
