@@ -152,6 +152,70 @@ def test_a_numbering_taken_by_mistake_is_forgotten(road: Road) -> None:
     assert back.payloads[61:] == numbered(0, 50)
 
 
+# --- strangers in between ---
+
+BLOCK = 7  # the datagrams of a block, of which two are repairs
+BLOCKS = 20  # more than a flow's beginning, which is believed by itself
+MANY = [16, 300]  # strangers in a row: from 16 on, no numbering is thought to be in use
+EARLIEST, LATEST = BLOCKS - 64, BLOCKS - 1 + 32  # the blocks near the window
+
+
+def block(wire: list[Record], number: int) -> list[bytes]:
+    return [each.payload for each in wire[number * BLOCK : (number + 1) * BLOCK]]
+
+
+def strangers(count: int) -> list[bytes]:
+    return [b"of no numbering, %d" % at for at in range(count)]
+
+
+def shifted(payload: bytes, blocks: int) -> bytes:
+    """Of a block so many ahead."""
+    number = int.from_bytes(payload[-6:-3], "big") + blocks
+    return payload[:-6] + (number % (1 << 24)).to_bytes(3, "big") + payload[-3:]
+
+
+@pytest.mark.parametrize("kept", [0, 4], ids=["of a block that is lost", "of one that lacks a datagram"])
+@pytest.mark.parametrize("count", MANY)
+def test_a_lone_repair_behind_strangers_reaches_no_program(road: Road, count: int, kept: int) -> None:
+    wire = sent(road, numbered(0, 5 * BLOCKS + 5))
+    *sources, repair, _ = block(wire, BLOCKS)
+    before = [each.payload for each in wire[: BLOCKS * BLOCK]] + sources[:kept]
+    back = road([fec(give_up_ms=1000)], "ingress", stream([*before, *strangers(count), repair]))
+    delivered = 5 * BLOCKS + (5 if kept == 4 else 0)
+    assert sorted(back.payloads) == sorted(numbered(0, delivered) + strangers(count))
+    assert back.counters[0]["unmarked"] == count
+    assert back.counters[0]["recovered"] == (1 if kept == 4 else 0)
+
+
+@pytest.mark.parametrize("at", [EARLIEST, BLOCKS - 1, BLOCKS, LATEST])
+@pytest.mark.parametrize("count", MANY)
+def test_a_lone_repair_anywhere_near_the_window(road: Road, count: int, at: int) -> None:
+    wire = sent(road, numbered(0, 5 * BLOCKS + 5))
+    before = [each.payload for each in wire[: BLOCKS * BLOCK]]
+    repair = shifted(block(wire, BLOCKS)[-1], at - BLOCKS)
+    back = road([fec()], "ingress", stream([*before, *strangers(count), repair]))
+    assert back.payloads == numbered(0, 5 * BLOCKS) + strangers(count)
+    assert back.counters[0]["unmarked"] == count
+    assert back.counters[0]["stale"] == 0
+
+
+@pytest.mark.parametrize("unmarked", ["pass", "drop"])
+@pytest.mark.parametrize("at", [EARLIEST, BLOCKS, LATEST])
+@pytest.mark.parametrize("count", MANY)
+def test_a_lone_source_behind_strangers_is_delivered_bare(
+    road: Road, count: int, at: int, unmarked: str
+) -> None:
+    """At once, and nothing else of its block needed."""
+    wire = sent(road, numbered(0, 5 * BLOCKS + 5))
+    before = [each.payload for each in wire[: BLOCKS * BLOCK]]
+    last = shifted(block(wire, BLOCKS)[2], at - BLOCKS)
+    back = road([fec(unmarked=unmarked)], "ingress", stream([*before, *strangers(count), last]))
+    passed = strangers(count) if unmarked == "pass" else []
+    assert back.payloads == numbered(0, 5 * BLOCKS) + passed + [last[:-6]]
+    assert back.counters[0]["unmarked"] == count
+    assert back.records[-1].time_ns == back.records[5 * BLOCKS - 1].time_ns + MILLISECOND * (count + 3)
+
+
 @pytest.mark.parametrize("unmarked", ["pass", "drop"])
 def test_unmarked(road: Road, unmarked: str) -> None:
     wire = stream(
