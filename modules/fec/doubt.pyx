@@ -10,7 +10,7 @@ from layer45.modules.fec.admit cimport admit, end_blocks
 from layer45.modules.fec.order cimport order_begin, order_end
 from layer45.modules.fec.state cimport *
 from layer45.modules.fec.window cimport begin_at, begin_behind, is_near
-from layer45.modules.fec.wire cimport ID_BYTES, fec_id, id_valid, is_source, sbn_ahead
+from layer45.modules.fec.wire cimport ID_BYTES, SBN_MASK, fec_id, id_valid, is_source, sbn_ahead
 
 cdef enum:
     CLOSE_BLOCKS = 16           # datagrams in a row are not farther apart: the most that are interleaved
@@ -61,7 +61,8 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
                          bint owned) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
     cdef bint gone_on = state.window == NULL and has_gone_on(state, id)
-    cdef bint amid = state.window == NULL and (gone_on or first_sbn != first_of(id)) and id.esi != 0
+    cdef int32_t ahead = ahead_of(state, id) if gone_on else -1
+    cdef bint amid = state.window == NULL and (ahead >= 0 or (gone_on or first_sbn != first_of(id)) and id.esi != 0)
     if state.heard == NOTHING and state.window != NULL and is_near(state.window, id.sbn) \
             and is_near(state.window, first_sbn):
         set_heard(state)
@@ -74,13 +75,13 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
         state.window = <fec_window *> context.host.take(context, sizeof(fec_window))
     if state.window == NULL:
         state.heard = NOTHING
-        if is_source(id):
+        if is_source(id) and ahead <= 0:
             state.doubtful_id = id  # so that the next one follows it
         count(context, NO_MEMORY, 1)
         return bare(context, packet, id)
     set_heard(state)
     if amid:
-        begin_behind(state.window, id.sbn, first_of(id))
+        begin_behind(state.window, id.sbn + max(ahead, 0) & SBN_MASK, first_of(id))
     else:
         begin_at(state.window, id.sbn if gone_on else first_sbn, first_of(id))
     order_begin(context, state.window.newest)
@@ -90,6 +91,12 @@ cdef l45_verdict believe(l45_context *context, l45_packet *packet, fec_id id, ui
 cdef inline bint has_gone_on(const fec_state *state, fec_id id) noexcept nogil:
     """Whether others before it were let go without a window, for want of memory."""
     return id_valid(state.doubtful_id) and (state.doubtful_id.sbn != id.sbn or state.doubtful_id.esi != id.esi)
+
+
+cdef inline int32_t ahead_of(const fec_state *state, fec_id id) noexcept nogil:
+    """By how many blocks the one that was let go last is ahead of one that it has overtaken; -1: it has not."""
+    cdef int32_t ahead = sbn_ahead(state.doubtful_id.sbn, id.sbn)
+    return ahead if 0 <= ahead <= CLOSE_BLOCKS else -1
 
 
 cdef inline void set_heard(fec_state *state) noexcept nogil:

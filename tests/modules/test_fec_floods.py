@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from .fec_ends import PIECES, End, Ends, K, block, marked, pieces, programme, shifted
+from .fec_ends import PIECES, End, Ends, K, bare, block, id_of, marked, pieces, programme, shifted
 
 MOST_OPEN = 48
 
@@ -76,6 +76,34 @@ def test_nothing_is_delivered_twice_for_want_of_memory(ends: Ends) -> None:
     receiver.put(*(marked(b"", ahead, 0, 200) for ahead in (32, 64)), port=7000)
     receiver.put(*row[3:])
     assert {each: receiver.got.count(each) for each in sent} == dict.fromkeys(sent, 1)
+    receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ([0, PIECES], [K, *range(PIECES + 1, 2 * PIECES)]),  # a repair behind the next block's first source
+        ([0, PIECES, K - 1], [K, *range(PIECES + 1, 2 * PIECES)]),  # and a source too
+        ([1], [0, *range(2, PIECES)]),  # sources of one block
+        ([0, PIECES], [1, *range(PIECES + 1, 2 * PIECES)]),  # of two blocks in turn: interleaved
+        ([0, PIECES, 1], [2, *range(PIECES + 1, 2 * PIECES)]),
+    ],
+)
+def test_nothing_is_delivered_twice_when_a_flow_gets_memory_late(
+    ends: Ends, early: list[int], late: list[int]
+) -> None:
+    """Early ones went on without a window to remember them by. Then there is memory for one, and what comes
+    is of a block that was overtaken on the way."""
+    sent = programme(2)
+    row, receiver = pieces(ends, sent), ends(memory_bytes=1)
+    use_up_memory(receiver)
+    receiver.put(*(row[at] for at in early))
+    assert receiver.live["flows"] == 2
+    receiver.put(*(marked(b"", ahead, 0, 200) for ahead in (32, 64)), port=7000)
+    receiver.put(*(row[at] for at in late))
+    got = [each for each in receiver.got if each in sent]
+    assert len(set(got)) == len(got)
+    assert {bare(row[at]) for at in early + late if id_of(row[at]).is_source} <= set(got)
     receiver.close()
 
 
