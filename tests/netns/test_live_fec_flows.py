@@ -1,6 +1,6 @@
 """Many flows of fec at once, live: the daemon's memory is bounded by its settings, not by the flows.
 
-a: 4,000 sockets ── fec ──▶ wire, every 19th packet lost ──▶ fec ── b: a sink
+a: 8,000 sockets ── fec ──▶ wire, every 19th packet lost ──▶ fec ── b: a sink
 """
 
 import resource
@@ -29,8 +29,8 @@ from .topology import Hosts
 pytestmark = pytest.mark.root
 
 PORT = 7501
-SOCKETS, EACH = 4000, 10
-PER_SECOND = 8000
+SOCKETS, EACH = 8000, 5
+PER_SECOND = 20_000
 BYTES = 200
 SERVICE = [Service("many", PORT, '{ module = "fec", deadline_ms = 1000 }')]
 
@@ -53,8 +53,8 @@ def kilobytes(daemon: Daemon, key: str) -> int:
 
 
 @pytest.mark.parametrize(("memory_mb", "enough"), [(64, True), (8, False)])
-def test_four_thousand_flows(hosts: Hosts, memory_mb: int, enough: bool) -> None:
-    """Ten datagrams each, one of each flow in turn, so that most have a block open at any time. Where there
+def test_eight_thousand_flows(hosts: Hosts, memory_mb: int, enough: bool) -> None:
+    """Five datagrams each, one of each flow in turn, so that most have a block open at any time. Where there
     is memory for all, what was lost is recovered. Else what was not lost arrives, unaltered."""
     settings = (
         f"module_memory_mb = {memory_mb}\nqueue_length = 65536"  # what finds no room in it would just pass
@@ -74,7 +74,7 @@ def test_four_thousand_flows(hosts: Hosts, memory_mb: int, enough: bool) -> None
             queues = daemon.ask("status")["queues"]
             assert sum(queue["live_flows"] for queue in queues) == SOCKETS
             assert not [queue for queue in queues if queue["dropped"]]
-            assert_balanced(daemon.stats())
+            assert_balanced(daemon.stats(), () if enough else ("pool_empty",))  # repairs that wait in vain
         here, there = (daemon.counters("many", "fec") for daemon in (a, b))
         empty = [daemon.engine()["memory_empty"] for daemon in (a, b)]
     assert_no_checksum_errors(*hosts)
@@ -86,7 +86,7 @@ def test_four_thousand_flows(hosts: Hosts, memory_mb: int, enough: bool) -> None
     assert there["arrived"] + there["recovered"] == SOCKETS * EACH - sent.missing
     assert all(most - before < (memory_mb + 40) * 1024 for before, most in zip(idle, peak, strict=True))
     assert (empty == [0, 0] and here["unprotected"] == 0) == enough
-    assert sent.missing < SOCKETS * EACH // (500 if enough else 20)
+    assert sent.missing < SOCKETS * EACH // (500 if enough else 17)
 
 
 @dataclass
