@@ -10,21 +10,19 @@ User and group are the real ones of the caller; the rules for egress ask for tho
 carries, and correct what a set-uid program got wrong with its first reply.
 """
 
-import ctypes
+import contextlib
 import os
-import platform
 import socket
 import struct
+from collections.abc import Iterator
 
-from layer45.rules import cgroups
+from layer45.rules import bpf, cgroups
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.owners import owner_tags
 from layer45.rules.tagger_program import program
 
-SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
-PROG_LOAD, LINK_CREATE, LINK_UPDATE = 5, 28, 29
-PROG_TYPE_CGROUP_SOCK, ATTACH_SOCK_CREATE = 9, 2
+ATTACH_SOCK_CREATE = 2
 SO_NETNS_COOKIE = 71
 
 
@@ -54,12 +52,14 @@ class Tagger:
 
     def _attach(self, loaded: int) -> None:
         if self._link >= 0:
-            _bpf(LINK_UPDATE, struct.pack("=IIII", self._link, loaded, 0, 0), "replace")
+            with _told("replace"):
+                bpf.call(bpf.LINK_UPDATE, struct.pack("=IIII", self._link, loaded, 0, 0), "replace")
             return
         root = os.open(cgroups.mount_point(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         request = struct.pack("=IIII", loaded, root, ATTACH_SOCK_CREATE, 0)
         try:
-            self._link = _bpf(LINK_CREATE, request, "attach")
+            with _told("attach"):
+                self._link = bpf.call(bpf.LINK_CREATE, request, "attach")
         finally:
             os.close(root)
 
@@ -76,20 +76,14 @@ def _netns_cookie() -> int:
 
 
 def _load(code: bytes) -> int:
-    text, terms = (ctypes.create_string_buffer(v) for v in (code, b"GPL"))
-    head = struct.pack("=IIQQ", PROG_TYPE_CGROUP_SOCK, len(code) // 8, *map(ctypes.addressof, (text, terms)))
-    quiet = struct.pack("=IIQII16sII", 0, 0, 0, 0, 0, b"layer45_tagger", 0, ATTACH_SOCK_CREATE)
-    return _bpf(PROG_LOAD, head + quiet, "load")
+    with _told("load"):
+        return bpf.load_program(bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", ATTACH_SOCK_CREATE)
 
 
-def _bpf(command: int, attributes: bytes, what: str) -> int:
-    """The system call; the descriptor or 0. Raises RulesError."""
-    number = SYSCALL.get(platform.machine())
-    if number is None:
-        raise RulesError(f"sockets are not tagged: no bpf() call known for {platform.machine()}")
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = ctypes.CDLL(None, use_errno=True).syscall(number, command, buffer, len(attributes))
-    if result < 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise RulesError(f"sockets are not tagged: cannot {what} the BPF program: {reason}")
-    return int(result)
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise RulesError(f"sockets are not tagged: cannot {what} the BPF program: {reason}") from None

@@ -8,59 +8,36 @@ Straight-line code; every jump goes ahead:
 """
 
 import socket
-import struct
 
 from layer45.rules import cgroups
+from layer45.rules.assembler import (
+    ADD_CONST,
+    AND,
+    AND32_CONST,
+    CALL,
+    EQUAL32_CONST,
+    EXIT,
+    JUMP,
+    LEFT_CONST,
+    LOAD32,
+    MOVE,
+    MOVE_CONST,
+    NOT_EQUAL,
+    OR,
+    OR32_CONST,
+    RIGHT_CONST,
+    STORE32,
+    XOR,
+    XOR32_CONST,
+    Assembler,
+)
 from layer45.rules.diversion import MarkLayout
 from layer45.rules.owners import OwnerKeys, OwnerTags
 
 GET_UID_GID, GET_NETNS_COOKIE, GET_ANCESTOR_CGROUP = 15, 122, 123  # helper functions
 FAMILY, TYPE, MARK = 4, 8, 16  # offsets in struct bpf_sock
 
-# Opcodes; 32 means the lower half. Registers: r6 socket, r7 gid << 32 | uid, r8 a bit for each key.
-LOAD32, STORE32, LOAD_CONST, CALL, EXIT, JUMP = 0x61, 0x63, 0x18, 0x85, 0x95, 0x05
-MOVE, MOVE_CONST, ADD_CONST, LEFT_CONST, RIGHT_CONST, OR, AND, XOR = (
-    0xBF,
-    0xB7,
-    0x07,
-    0x67,
-    0x77,
-    0x4F,
-    0x5F,
-    0xAF,
-)
-AND32_CONST, OR32_CONST, XOR32_CONST, NOT_EQUAL, EQUAL32_CONST = 0x54, 0x44, 0xA4, 0x5D, 0x16
-
-
-class Assembler:
-    """Instructions, with jumps to labels ahead."""
-
-    def __init__(self) -> None:
-        self.slots: list[
-            tuple[int, int, int, int | str, int]
-        ] = []  # code, to, from, offset or label, constant
-        self.labels: dict[str, int] = {}
-
-    def emit(self, code: int, to: int = 0, source: int = 0, at: int | str = 0, constant: int = 0) -> None:
-        """One instruction. at: a place in memory, or the label a jump goes to."""
-        self.slots.append((code, to, source, at, constant))
-
-    def constant(self, register: int, value: int) -> None:
-        """Load 64 bits: two slots."""
-        self.emit(LOAD_CONST, register, constant=value & 0xFFFFFFFF)
-        self.emit(0, constant=value >> 32)
-
-    def label(self, name: str) -> None:
-        """The next instruction is where jumps to this name go."""
-        self.labels[name] = len(self.slots)
-
-    def code(self) -> bytes:
-        """The program as a little-endian kernel takes it."""
-        words = []
-        for place, (code, to, source, at, constant) in enumerate(self.slots):
-            offset = self.labels[at] - place - 1 if isinstance(at, str) else at
-            words.append(struct.pack("<BBhI", code, source << 4 | to, offset, constant & 0xFFFFFFFF))
-        return b"".join(words)
+# Registers of the program: r6 socket, r7 gid << 32 | uid, r8 a bit for each key.
 
 
 def program(tags: OwnerTags, marks: MarkLayout, netns_cookie: int) -> bytes:

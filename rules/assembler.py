@@ -1,0 +1,43 @@
+"""BPF bytecode from Python: opcodes, and instructions with jumps to labels ahead."""
+
+import struct
+
+# Opcodes; 32 means the lower half, CONST a constant in the instruction.
+LOAD32, LOAD16, LOAD8, STORE32, STORE_CONST32, LOAD_CONST = 0x61, 0x69, 0x71, 0x63, 0x62, 0x18
+CALL, EXIT, JUMP = 0x85, 0x95, 0x05
+MOVE, MOVE_CONST, ADD, ADD_CONST, LEFT_CONST, RIGHT_CONST = 0xBF, 0xB7, 0x0F, 0x07, 0x67, 0x77
+OR, AND, AND_CONST, XOR = 0x4F, 0x5F, 0x57, 0xAF
+AND32_CONST, OR32_CONST, XOR32_CONST = 0x54, 0x44, 0xA4
+EQUAL_CONST, NOT_EQUAL_CONST, NOT_EQUAL, EQUAL32_CONST = 0x15, 0x55, 0x5D, 0x16
+
+MAP_DESCRIPTOR = 1  # as the source register of LOAD_CONST: the constant is a map's descriptor
+
+
+class Assembler:
+    """Instructions, with jumps to labels ahead."""
+
+    def __init__(self) -> None:
+        # code, to, from, offset or label, constant
+        self.slots: list[tuple[int, int, int, int | str, int]] = []
+        self.labels: dict[str, int] = {}
+
+    def emit(self, code: int, to: int = 0, source: int = 0, at: int | str = 0, constant: int = 0) -> None:
+        """One instruction. at: a place in memory, or the label a jump goes to."""
+        self.slots.append((code, to, source, at, constant))
+
+    def constant(self, register: int, value: int, kind: int = 0) -> None:
+        """Load 64 bits: two slots."""
+        self.emit(LOAD_CONST, register, kind, constant=value & 0xFFFFFFFF)
+        self.emit(0, constant=value >> 32)
+
+    def label(self, name: str) -> None:
+        """The next instruction is where jumps to this name go."""
+        self.labels[name] = len(self.slots)
+
+    def code(self) -> bytes:
+        """The program as a little-endian kernel takes it."""
+        words = []
+        for place, (code, to, source, at, constant) in enumerate(self.slots):
+            offset = self.labels[at] - place - 1 if isinstance(at, str) else at
+            words.append(struct.pack("<BBhI", code, source << 4 | to, offset, constant & 0xFFFFFFFF))
+        return b"".join(words)

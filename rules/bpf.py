@@ -1,0 +1,108 @@
+"""The bpf() system call: maps, programs, links, and names for them in a BPF file system; no library needed.
+
+Every failure is an OSError that says what could not be done; who calls knows what that means.
+"""
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT, PROG_LOAD = range(6)
+OBJECT_PIN, OBJECT_GET = 6, 7
+LINK_CREATE, LINK_UPDATE = 28, 29
+PROG_TYPE_SOCKET_FILTER, PROG_TYPE_CGROUP_SOCK = 1, 9
+MAP_TYPE_HASH, NO_PREALLOC = 1, 1
+
+
+def call(command: int, attributes: bytes, what: str) -> int:
+    """The system call; the descriptor or 0. Raises OSError."""
+    number = SYSCALL.get(platform.machine())
+    if number is None:
+        raise OSError(f"no bpf() call known for {platform.machine()}")
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result = ctypes.CDLL(None, use_errno=True).syscall(number, command, buffer, len(attributes))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"cannot {what}: {os.strerror(error)}")
+    return int(result)
+
+
+def load_program(kind: int, code: bytes, name: str, attach: int = 0) -> int:
+    """Its descriptor. name: at most 15 letters, digits or underscores. attach: where it is going to be."""
+    text, terms = (ctypes.create_string_buffer(v) for v in (code, b"GPL"))
+    head = struct.pack("=IIQQ", kind, len(code) // 8, *map(ctypes.addressof, (text, terms)))
+    quiet = struct.pack("=IIQII16sII", 0, 0, 0, 0, 0, name.encode(), 0, attach)
+    return call(PROG_LOAD, head + quiet, "load the BPF program")
+
+
+def create_hash(key_bytes: int, value_bytes: int, capacity: int, name: str) -> int:
+    """A hash map whose entries take memory as they come; its descriptor."""
+    shape = (MAP_TYPE_HASH, key_bytes, value_bytes, capacity, NO_PREALLOC)
+    return call(MAP_CREATE, struct.pack("=7I16s", *shape, 0, 0, name.encode()), "create the BPF map")
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Gives a map or program a name, in one step in the place of what had it."""
+    fresh = path.with_name(f"{path.name}-new")
+    fresh.unlink(missing_ok=True)
+    name = ctypes.create_string_buffer(os.fsencode(fresh))
+    call(OBJECT_PIN, struct.pack("=QII", ctypes.addressof(name), descriptor, 0), f"pin {path}")
+    fresh.rename(path)
+
+
+def pinned(path: Path) -> int:
+    """A descriptor of what has this name."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return call(OBJECT_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0), f"open {path}")
+
+
+def lookup(map_descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
+    """The value of a key, or None."""
+    wanted, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value_bytes)
+    try:
+        call(MAP_LOOKUP, _entry(map_descriptor, wanted, value), "look up")
+    except FileNotFoundError:
+        return None
+    return value.raw
+
+
+def update(map_descriptor: int, key: bytes, value: bytes) -> None:
+    """Puts an entry in, or changes its value."""
+    buffers = (ctypes.create_string_buffer(v, len(v)) for v in (key, value))
+    call(MAP_UPDATE, _entry(map_descriptor, *buffers), "update the BPF map")
+
+
+def delete(map_descriptor: int, key: bytes) -> None:
+    """Takes an entry out; none is no error."""
+    try:
+        call(MAP_DELETE, _entry(map_descriptor, ctypes.create_string_buffer(key, len(key))), "delete")
+    except FileNotFoundError:
+        return
+
+
+def entries(map_descriptor: int, key_bytes: int, value_bytes: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values. All that stay while it runs; where others come and go, some may come twice."""
+    following = ctypes.create_string_buffer(key_bytes)
+    key: bytes | None = None
+    while True:
+        last = None if key is None else ctypes.create_string_buffer(key, key_bytes)
+        try:
+            call(MAP_NEXT, _entry(map_descriptor, last, following), "walk the BPF map")
+        except FileNotFoundError:
+            return
+        key = following.raw
+        value = lookup(map_descriptor, key, value_bytes)
+        if value is not None:
+            yield key, value
+
+
+Buffer = ctypes.Array[ctypes.c_char]
+
+
+def _entry(map_descriptor: int, key: Buffer | None, value: Buffer | None = None) -> bytes:
+    places = (0 if buffer is None else ctypes.addressof(buffer) for buffer in (key, value))
+    return struct.pack("=IIQQQ", map_descriptor, 0, *places, 0)
