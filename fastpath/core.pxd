@@ -7,6 +7,7 @@ from layer45.fastpath.arena cimport l45_arena
 from layer45.fastpath.chain cimport l45_class_table
 from layer45.fastpath.counters cimport ENGINE_COUNTERS
 from layer45.fastpath.flow cimport l45_entry, l45_flow_table
+from layer45.fastpath.known cimport l45_known
 from layer45.fastpath.pool cimport l45_carrier, l45_pool
 from layer45.fastpath.timer cimport l45_wheel
 
@@ -27,6 +28,7 @@ cdef struct l45_worker:
     l45_pool pool
     l45_arena arena
     l45_sink sink
+    l45_known known                   # the map of connections that streams tell of
     uint64_t now_ns
     uint64_t random_state
     uint32_t index

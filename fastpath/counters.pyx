@@ -43,6 +43,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("verdict_errors", "verdict messages the kernel did not take"),
     ("kernel_errors", "error messages from the kernel on the queue's socket"),
     ("kernel_overruns", "times the kernel had no room to hand us packets"),
+    ("known_errors", "connections the map of known ones had no room for, and other failures to change it"),
 )
 NAMES: tuple[str, ...] = tuple(name for name, _ in COUNTERS)
 

@@ -27,6 +27,7 @@ from layer45.fastpath.flow cimport (
 )
 from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
 from layer45.fastpath.flow_view cimport flow_view
+from layer45.fastpath.known cimport known_start
 from layer45.fastpath.owned cimport (
     TIMER_OWNED, count_verdict, host_start, owned_go_on, random64, template_of,
 )
@@ -345,17 +346,20 @@ cdef class Worker:
     max_flows: flows kept before the oldest is evicted. max_held: packets that modules may hold or delay at once
     (64 KiB of address space each, touched as used). memory_bytes: what modules may borrow at once, for example for
     the symbols of open blocks; a power of two, or the next one is taken; touched as used too. seed: of its random
-    numbers and hash; the same seed and input give the same output.
+    numbers and hash; the same seed and input give the same output. known_fd: of the map of known connections, which
+    must outlive the worker; -1: there is none.
     """
 
     def __cinit__(self, uint32_t index=0, *, uint32_t max_flows=65536, uint32_t max_held=1024,
-                  size_t memory_bytes=32 << 20, uint64_t seed=1, double udp_idle_s=180, double tcp_idle_s=7440):
+                  size_t memory_bytes=32 << 20, uint64_t seed=1, double udp_idle_s=180, double tcp_idle_s=7440,
+                  int known_fd=-1):
         self.tables = []
         self.retired = []
         if worker_start(&self.worker, index, max(1, max_flows), max_held, memory_bytes, seed,
                         <uint64_t> (udp_idle_s * 1e9), <uint64_t> (tcp_idle_s * 1e9)) != 0:
             raise MemoryError(
                 f"no memory for {max_flows} flows, {max_held} held packets and {memory_bytes} bytes for modules")
+        known_start(&self.worker.known, known_fd, &self.worker.counters[COUNT_KNOWN_ERRORS])
 
     def __dealloc__(self):
         worker_end(&self.worker)

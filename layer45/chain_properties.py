@@ -65,7 +65,7 @@ class ChainProperties:
     """Sums. Growth: bytes, worst case on egress. State: bytes a flow. reads: "headers" or "payload".
 
     gso: super-packets may come. copy_bytes: of a packet, that the kernel must copy to us. renumbers: TCP
-    sequence numbers differ from our kernel's. digests: of what leaves and of what comes, where TCP needs the
+    streams are not what our kernel takes them for. digests: of what leaves and of what comes, where TCP needs the
     peer's agreement.
     """
 
@@ -98,7 +98,7 @@ def add_up(instances: Sequence[InstancePlan], protocols: Sequence[str]) -> Chain
         reads="payload" if whole else "headers",
         gso=tuple(protocols) == ("tcp",) and super_packets,
         copy_bytes=WHOLE_PACKET_BYTES if whole else HEADER_BYTES,
-        renumbers="tcp" in protocols and any(each.stream_growth[0] for each in instances),
+        renumbers="tcp" in protocols and any(each.module.manifest.kind == "stream" for each in instances),
         digests=_digests(instances) if "tcp" in protocols else None,
     )
 

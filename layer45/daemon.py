@@ -1,8 +1,8 @@
 """The daemon's life: what is started in which order, how a reload switches, and what is undone at the end.
 
-    start:   plan → lock → cgroups → engine (queues bound, chains published) → rules → tagger
-    reload:  plan → cgroups → engine.apply → rules → engine.retire
-    stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules → cgroups → lock
+    start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
+    reload:  plan → cgroups → map → engine.apply → rules → engine.retire
+    stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
 All methods run in one thread at a time; service.py sees to it.
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +41,7 @@ BOUND_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 class Engine(Protocol):
     """What the daemon needs of layer45.engine.Engine."""
 
-    def apply(self, plan: Plan) -> None: ...
+    def apply(self, plan: Plan, known: int = -1) -> None: ...
     def retire(self) -> None: ...
     def stop(self) -> None: ...
     def status(self) -> dict[str, Any]: ...
@@ -55,8 +55,11 @@ class Rules(Protocol):
     name: str
 
     def present(self, owner: str) -> bool: ...
+    def prepare(self, plan: RulePlan) -> int: ...
     def install(self, plan: RulePlan) -> None: ...
+    def divert_nothing(self, plan: RulePlan) -> None: ...
     def remove(self, owner: str) -> None: ...
+    def release(self, owner: str) -> None: ...
     def tag(self, plan: RulePlan) -> str: ...
     def untag(self) -> None: ...
 
@@ -101,10 +104,13 @@ class Daemon:
             undo.callback(self._cgroups.close)
             self._prepare_cgroups(plan)
             self._rules = self._parts.rules(plan.settings)
+            check_queues_free(plan)
+            undo.callback(self._rules.release, plan.rules.owner)
+            known = self._rules.prepare(plan.rules)
             self._take_over(plan)
             self._engine = self._parts.engine(plan.settings)
             undo.callback(self._engine.stop)
-            self._engine.apply(plan)
+            self._engine.apply(plan, known)
             undo.callback(self._take_down, plan)
             self._rules.install(plan.rules)
             undo.callback(self._rules.untag)
@@ -123,7 +129,6 @@ class Daemon:
         stay closed; and the new queues never see packets that the old rules numbered. Removing the old rules
         first would open a gap.
         """
-        check_queues_free(plan)
         if self._rules.present(plan.rules.owner):
             self._log.warning("taking over the rules of a daemon that was killed", owner=plan.rules.owner)
             self._rules.install(plan.rules)
@@ -137,7 +142,7 @@ class Daemon:
         with ExitStack() as steps:
             steps.callback(self._rules.remove, plan.rules.owner)
             steps.callback(self._engine.stop)
-            self._rules.install(replace(plan.rules, diversions=()))
+            self._rules.divert_nothing(plan.rules)
 
     def reload(self) -> dict[str, Any]:
         """Reads the configuration again and switches to it. On Layer45Error everything is as it was."""
@@ -159,7 +164,7 @@ class Daemon:
             undo.callback(self._keep_cgroups, self.plan)
             self._prepare_cgroups(plan)
             undo.callback(self._back_to, self.plan)
-            self._engine.apply(plan)
+            self._engine.apply(plan, self._rules.prepare(plan.rules))
             self._rules.install(plan.rules)  # one transaction: all or nothing
             undo.pop_all()
         self._engine.retire()
@@ -173,7 +178,7 @@ class Daemon:
             self._log.warning("sockets are not tagged", reason=self._untagged)
 
     def _back_to(self, plan: Plan) -> None:
-        self._engine.apply(plan)
+        self._engine.apply(plan, self._rules.prepare(plan.rules))
         self._engine.retire()
 
     def _adopt(self, plan: Plan) -> None:

@@ -89,11 +89,11 @@ class _Queue:
     """One bound queue with its worker and its thread."""
 
     def __init__(
-        self, settings: Settings, plan: QueuePlan, number: int, index: int, marks: MarkLayout
+        self, settings: Settings, plan: QueuePlan, number: int, index: int, marks: MarkLayout, known: int
     ) -> None:
         self.plan = plan
         self.number = number
-        self.worker = _worker(settings, number, index)
+        self.worker = _worker(settings, number, index, known)
         self._loop = _bind(self.worker, plan, number, settings.queue_length, marks)
         self._thread = threading.Thread(target=self._loop.run, name=f"layer45-{number}", daemon=True)
 
@@ -119,7 +119,7 @@ class _Queue:
         return self._thread.is_alive()
 
 
-def _worker(settings: Settings, number: int, index: int) -> Worker:
+def _worker(settings: Settings, number: int, index: int, known: int) -> Worker:
     try:
         return Worker(
             index,
@@ -129,6 +129,7 @@ def _worker(settings: Settings, number: int, index: int) -> Worker:
             seed=(settings.seed or int.from_bytes(os.urandom(7))) + number,
             udp_idle_s=settings.udp_idle_s,
             tcp_idle_s=settings.tcp_idle_s,
+            known_fd=known,
         )
     except MemoryError as error:
         mend = "lower max_flows, max_held or module_memory_mb"
@@ -142,7 +143,7 @@ def _bind(worker: Worker, plan: QueuePlan, number: int, length: int, marks: Mark
             number,
             copy_bytes=plan.copy_bytes,
             gso=plan.gso,
-            fail_open=plan.on_failure == "open",
+            fail_open=plan.fail_open,
             length=length,
             class_mask=marks.class_mask,
             exempt_mark=marks.exempt_bit,
@@ -165,15 +166,18 @@ class Engine:
         self._wanted: set[int] = set()
         self._past: Counter[str] = Counter()
 
-    def apply(self, plan: Plan) -> None:
-        """Runs the plan's chains on the plan's queues. On Layer45Error all is as it was."""
+    def apply(self, plan: Plan, known: int = -1) -> None:
+        """Runs the plan's chains on the plan's queues. On Layer45Error all is as it was.
+
+        known: the map that new queues' workers tell of connections; it outlives the engine. -1: none.
+        """
         chains = {
             (each.class_id, each.text): self._chains.get((each.class_id, each.text))
             or build_chain(each, self._settings.workers)
             for each in plan.chains
         }
         table = ClassTable(chains.values())
-        opened = self._open(plan)
+        opened = self._open(plan, known)
         for queue in (*self._queues.values(), *opened):
             queue.publish(table)
         for queue in opened:
@@ -185,14 +189,14 @@ class Engine:
         self._wanted = {number for group in plan.queues for number in _numbers(group)}
         self._settle()
 
-    def _open(self, plan: Plan) -> list[_Queue]:
+    def _open(self, plan: Plan, known: int) -> list[_Queue]:
         opened: list[_Queue] = []
         try:
             for group in plan.queues:
                 for index, number in enumerate(_numbers(group)):
                     if number not in self._queues:
                         marks = plan.rules.marks
-                        opened.append(_Queue(self._settings, group, number, index, marks))
+                        opened.append(_Queue(self._settings, group, number, index, marks, known))
         except BaseException:
             for queue in opened:
                 queue.close()

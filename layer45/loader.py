@@ -51,7 +51,6 @@ class ChainPlan:
     queue: QueuePlan
     text: str
     protocols: tuple[str, ...] = PROTOCOLS
-    renumbers: bool = False
     digests: tuple[int, int] | None = None
     replay_only: tuple[str, ...] = ()
 
@@ -180,7 +179,9 @@ def _numbers(settings: Settings) -> tuple[int, int]:
 
 def _kind(composed: Composed) -> QueueKind:
     properties = composed.properties
-    return QueueKind(properties.copy_bytes, properties.gso, composed.policy.on_failure)
+    return QueueKind(
+        properties.copy_bytes, properties.gso, composed.policy.on_failure, properties.renumbers
+    )
 
 
 def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan:
@@ -199,7 +200,6 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
         queue=queue,
         text=canonical(composed.instances, settings),
         protocols=composed.protocols,
-        renumbers=properties.renumbers,
         digests=properties.digests,
         replay_only=tuple(text for _, text in cautions(composed.links)),
     )
@@ -212,7 +212,8 @@ def _rules(settings: Settings, chains: Sequence[ChainPlan]) -> RulePlan:
         for chain in chains
         if chain.policy.match is not None
     ]
-    return RulePlan(owner_name(settings), settings.marks, (*by_exec, *by_match))
+    connections = settings.max_flows * settings.workers
+    return RulePlan(owner_name(settings), settings.marks, (*by_exec, *by_match), connections)
 
 
 def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
@@ -225,7 +226,7 @@ def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
 def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> Diversion:
     queue = chain.queue
     group = QueueGroup(queue.first, queue.workers, bypass=queue.on_failure == "open")
-    return Diversion(chain.policy.name, chain.class_id, select, unless, group)
+    return Diversion(chain.policy.name, chain.class_id, select, unless, group, queue.renumbers)
 
 
 def owner_name(settings: Settings) -> str:

@@ -8,18 +8,20 @@ from layer45.config import LAST_QUEUE
 
 @dataclass(frozen=True, order=True)
 class QueueKind:
-    """What chains in one queue have in common."""
+    """What chains in one queue have in common. renumbers: see chain_properties.renumbers."""
 
     copy_bytes: int
     gso: bool
     on_failure: str
+    renumbers: bool = False
 
 
 @dataclass(frozen=True)
 class QueuePlan:
     """Queues first .. first + workers - 1, one a worker; there is one group for each kind in use.
 
-    copy_bytes: of a packet, that the kernel copies to us. on_failure: "open" or "closed".
+    copy_bytes: of a packet, that the kernel copies to us. on_failure: "open" or "closed". renumbers: it has
+    customized TCP connections, of which no packet may pass as it is.
     """
 
     first: int
@@ -27,11 +29,17 @@ class QueuePlan:
     copy_bytes: int
     gso: bool
     on_failure: str
+    renumbers: bool = False
 
     @property
     def kind(self) -> QueueKind:
         """What it stands for."""
-        return QueueKind(self.copy_bytes, self.gso, self.on_failure)
+        return QueueKind(self.copy_bytes, self.gso, self.on_failure, self.renumbers)
+
+    @property
+    def fail_open(self) -> bool:
+        """Whether packets that find the queue full pass, uncustomized."""
+        return self.on_failure == "open" and not self.renumbers
 
     @property
     def numbers(self) -> range:
@@ -89,4 +97,4 @@ def _new_group(kind: QueueKind, first: int, workers: int, taken: set[int]) -> Qu
         start += 1
     if start + workers - 1 > LAST_QUEUE:
         raise ValueError(f"the queues would end at {start + workers - 1}; the last there is is {LAST_QUEUE}")
-    return QueuePlan(start, workers, kind.copy_bytes, kind.gso, kind.on_failure)
+    return QueuePlan(start, workers, kind.copy_bytes, kind.gso, kind.on_failure, kind.renumbers)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -13,6 +13,7 @@ from layer45.lock import DaemonLock
 from layer45.rules import backend
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
+from layer45.rules.known import KnownConnections
 from layer45.rules.tagger import Tagger
 
 P = ParamSpec("P")
@@ -31,19 +32,41 @@ class RuleSwitch:
 
     def __init__(self, settings: Settings) -> None:
         self.name = _told(backend.choose, settings.backend)
+        self._auto = settings.backend == "auto"
         self._tagger = Tagger()
+        self._known = KnownConnections()
 
     def present(self, owner: str) -> bool:
         """Whether rules of this owner are in this network namespace."""
         return _told(backend.installed, owner)
 
+    def prepare(self, plan: RulePlan) -> int:
+        """What the plan's rules ask besides the packet: the map of known connections, for the engine to fill.
+
+        Its descriptor, which stays ours; -1: none is needed. Raises Layer45Error.
+        """
+        return _told(self._known.prepare, plan)
+
     def install(self, plan: RulePlan) -> None:
-        """Raises Layer45Error, and then nothing has changed."""
+        """What was prepared for the plan must be there. Raises Layer45Error, and then nothing has changed."""
+        if self._auto and plan.asks_map:  # and so it stays: a hook that goes takes packets with it
+            self.name = _told(backend.choose_for, plan)
         _told(backend.install, plan, self.name)
+        _told(self._known.settle, plan)
+
+    def divert_nothing(self, plan: RulePlan) -> None:
+        """The hooks stay; customized connections are dropped, then closed. Raises Layer45Error."""
+        self.install(replace(plan, diversions=(), ending=self._known.opened))
 
     def remove(self, owner: str) -> None:
         """Raises Layer45Error."""
+        self._known.close()
         _told(backend.remove, owner)
+
+    def release(self, owner: str) -> None:
+        """Undoes prepare where no rules came of it. Raises Layer45Error."""
+        if self._known.opened and not self.present(owner):
+            self.remove(owner)
 
     def tag(self, plan: RulePlan) -> str:
         """Tags sockets as they are made. Why that does not work, or empty; clients do without."""
@@ -69,7 +92,7 @@ class Rendered:
 def render_rules(directory: Path, name: str = "") -> Rendered:
     """The rules a configuration needs. name: of a backend; empty: the configured one. Raises Layer45Error."""
     plan = load(directory)
-    chosen = _told(backend.choose, name or plan.settings.backend)
+    chosen = _told(backend.choose_for, plan.rules, name or plan.settings.backend)
     return Rendered(chosen, plan.rules.owner, _told(backend.render, plan.rules, chosen))
 
 

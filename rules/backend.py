@@ -1,10 +1,13 @@
-"""Which program puts the rules in, and the three things asked of it."""
+"""Which program puts the rules in, and the three things asked of it.
+
+map and programs (known.py) → rules → …queues in use… → no rules → no programs, no map
+"""
 
 import os
 import shutil
 from types import ModuleType
 
-from layer45.rules import iptables, iptables_live, nft
+from layer45.rules import iptables, iptables_live, known, nft
 from layer45.rules.command import run
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
@@ -27,6 +30,13 @@ def choose(backend: str = "auto") -> str:
     raise RulesError(f"no rule backend: no iptables-restore in PATH, and {nft_queue_problem()}")
 
 
+def choose_for(plan: RulePlan, backend: str = "auto") -> str:
+    """As choose, but "auto" is a backend that can do what the plan needs. Raises RulesError."""
+    if backend == "auto" and plan.asks_map and shutil.which("iptables-restore"):
+        return "iptables"
+    return choose(backend)
+
+
 def nft_queue_problem() -> str | None:
     """Why native nft cannot queue here, or None if it can. Changes nothing; needs root to be sure."""
     if os.geteuid() != 0:
@@ -41,9 +51,10 @@ def nft_queue_problem() -> str | None:
 def install(plan: RulePlan, backend: str = "auto") -> str:
     """Make the rules of plan.owner in this network namespace equal to the plan; the backend used.
 
-    Installing again replaces atomically. Raises RulesError, and then nothing has changed.
+    Installing again replaces atomically. The map that the plan asks must be prepared (known.py). Raises
+    RulesError, and then nothing has changed.
     """
-    chosen = choose(backend)
+    chosen = choose_for(plan, backend)
     BACKENDS[chosen].install(plan)
     for name, other in BACKENDS.items():  # left by a run with the other backend
         if name != chosen and _installed(name, plan.owner):
@@ -52,10 +63,17 @@ def install(plan: RulePlan, backend: str = "auto") -> str:
 
 
 def remove(owner: str) -> None:
-    """Take out whatever rules of the owner are in this network namespace; none is no error."""
+    """Take out whatever rules of the owner are in this network namespace, and then the map that they ask.
+
+    None is no error. Customized connections end with the rules: RulesError, when all else is done, if one cannot
+    be closed.
+    """
     for name, module in BACKENDS.items():
         if _installed(name, owner):
             module.remove(owner)
+    ended = known.remove(owner)
+    if ended.problem:
+        raise RulesError(ended.problem)
 
 
 def installed(owner: str) -> bool:
@@ -65,7 +83,7 @@ def installed(owner: str) -> bool:
 
 def render(plan: RulePlan, backend: str = "auto") -> str:
     """The rules as text, for people to read; needs no root."""
-    if choose(backend) == "nft":
+    if choose_for(plan, backend) == "nft":
         return nft.render_text(plan)
     texts = (f"# {tool}-restore --noflush\n{iptables.render_text(plan, family)}"
              for family, tool in iptables_live.TOOLS.items())  # fmt: skip

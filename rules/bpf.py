@@ -62,38 +62,25 @@ def pinned(path: Path) -> int:
 
 def lookup(map_descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
     """The value of a key, or None."""
-    wanted, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value_bytes)
-    try:
-        call(MAP_LOOKUP, _entry(map_descriptor, wanted, value), "look up")
-    except FileNotFoundError:
-        return None
-    return value.raw
+    value = ctypes.create_string_buffer(value_bytes)
+    return value.raw if _on_map(MAP_LOOKUP, map_descriptor, _buffer(key), value) else None
 
 
 def update(map_descriptor: int, key: bytes, value: bytes) -> None:
     """Puts an entry in, or changes its value."""
-    buffers = (ctypes.create_string_buffer(v, len(v)) for v in (key, value))
-    call(MAP_UPDATE, _entry(map_descriptor, *buffers), "update the BPF map")
+    _on_map(MAP_UPDATE, map_descriptor, _buffer(key), _buffer(value))
 
 
 def delete(map_descriptor: int, key: bytes) -> None:
     """Takes an entry out; none is no error."""
-    try:
-        call(MAP_DELETE, _entry(map_descriptor, ctypes.create_string_buffer(key, len(key))), "delete")
-    except FileNotFoundError:
-        return
+    _on_map(MAP_DELETE, map_descriptor, _buffer(key), None)
 
 
 def entries(map_descriptor: int, key_bytes: int, value_bytes: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values. All that stay while it runs; where others come and go, some may come twice."""
     following = ctypes.create_string_buffer(key_bytes)
     key: bytes | None = None
-    while True:
-        last = None if key is None else ctypes.create_string_buffer(key, key_bytes)
-        try:
-            call(MAP_NEXT, _entry(map_descriptor, last, following), "walk the BPF map")
-        except FileNotFoundError:
-            return
+    while _on_map(MAP_NEXT, map_descriptor, None if key is None else _buffer(key), following):
         key = following.raw
         value = lookup(map_descriptor, key, value_bytes)
         if value is not None:
@@ -103,6 +90,15 @@ def entries(map_descriptor: int, key_bytes: int, value_bytes: int) -> Iterator[t
 Buffer = ctypes.Array[ctypes.c_char]
 
 
-def _entry(map_descriptor: int, key: Buffer | None, value: Buffer | None = None) -> bytes:
+def _buffer(content: bytes) -> Buffer:
+    return ctypes.create_string_buffer(content, len(content))
+
+
+def _on_map(command: int, map_descriptor: int, key: Buffer | None, value: Buffer | None) -> bool:
+    """False: there is no such key. The buffers must live until the call returns."""
     places = (0 if buffer is None else ctypes.addressof(buffer) for buffer in (key, value))
-    return struct.pack("=IIQQQ", map_descriptor, 0, *places, 0)
+    try:
+        call(command, struct.pack("=IIQQQ", map_descriptor, 0, *places, 0), "use the BPF map")
+    except FileNotFoundError:
+        return False
+    return True

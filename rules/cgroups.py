@@ -1,20 +1,18 @@
 """Where the cgroup v2 tree is, and which of a plan's cgroups are in it."""
 
-import re
 from pathlib import Path, PurePosixPath
 
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
+from layer45.rules.mounts import MOUNTS, mounted
 
 USUAL_MOUNT = Path("/sys/fs/cgroup")
 
 
-def mount_point(mounts: Path = Path("/proc/self/mounts")) -> Path:
+def mount_point(mounts: Path = MOUNTS) -> Path:
     """Root of the cgroup v2 tree. Raises RulesError where none is mounted."""
-    for line in mounts.read_text().splitlines():
-        fields = line.split()
-        if fields[2] == "cgroup2":
-            return Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[1]))
+    for path in mounted("cgroup2", mounts):
+        return path
     raise RulesError(f"no cgroup v2 tree in {mounts}; expected one, usually at {USUAL_MOUNT}")
 
 
@@ -31,7 +29,7 @@ def within(path: str, ancestor: str) -> bool:
 def require(plan: RulePlan) -> None:
     """Raise RulesError naming the first policy whose cgroup does not exist (the kernel only says EINVAL)."""
     for diversion in plan.diversions:
-        for selector in (diversion.select, diversion.unless):
+        for selector in (diversion.select, diversion.unless) if diversion.select else ():
             for path in selector.cgroup if selector else ():
                 if not (mount_point() / path).is_dir():
                     raise RulesError(

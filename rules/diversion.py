@@ -43,13 +43,23 @@ class QueueGroup:
 
 @dataclass(frozen=True)
 class Diversion:
-    """One policy's packets. The first diversion that selects a socket has it."""
+    """One policy's packets. The first diversion that selects a socket has it.
+
+    select: None selects no new connection; those that have the class keep it. renumbers: the chain makes TCP
+    segments longer, so that conntrack must see them behind it, and the engine tells the map which connections
+    it knows.
+    """
 
     policy: str
     class_id: int
-    select: Selector
+    select: Selector | None
     unless: Selector | None
     queues: QueueGroup
+    renumbers: bool = False
+
+    def concerns(self, protocol: str) -> bool:
+        """Whether packets of this protocol can be diverted."""
+        return self.select is None or not self.select.protocol or protocol in self.select.protocol
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,25 @@ class MarkLayout:
 
 @dataclass(frozen=True)
 class RulePlan:
-    """All one daemon wants from netfilter. owner tells its chains or table from another daemon's."""
+    """All one daemon wants from netfilter. owner tells its chains or table from another daemon's.
+
+    connections: how many the map of known ones has room for. ending: the daemon is about to go. Customized
+    connections are dropped then, in both directions: nobody is there any more to undo what was done to them.
+    """
 
     owner: str
     marks: MarkLayout
     diversions: tuple[Diversion, ...] = field(default=())  # highest priority first
+    connections: int = 65536
+    ending: bool = False
+
+    @property
+    def renumbering(self) -> tuple[int, ...]:
+        """The classes whose TCP connections are in the map."""
+        found = (each.class_id for each in self.diversions if each.renumbers and each.concerns("tcp"))
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def asks_map(self) -> bool:
+        """Whether any rule asks the map of known connections."""
+        return self.ending or bool(self.renumbering)

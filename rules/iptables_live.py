@@ -1,13 +1,17 @@
-"""Puts a plan's chains into the mangle tables of this network namespace, and takes them out again.
+"""Puts a plan's chains into the tables of this network namespace, and takes them out again.
 
-One transaction a family; if the second fails, the first gets back what it had. Chains of the same name are
-refilled in that transaction, so an unchanged policy is never without its rules, and installing twice is
-installing once. Our jumps stand last in OUTPUT and INPUT: a packet that returns from a queue goes on
+One call a family, with a transaction for each table; if one fails, all get back what they had. Chains of the
+same name are refilled in that transaction, so an unchanged policy is never without its rules, and installing
+twice is installing once. Our jumps stand last in OUTPUT and INPUT: a packet that returns from a queue goes on
 behind its hook, and so skips what stands behind our jump.
 
-iptables-nft makes the table and its base chains when they are first used. To leave no trace, an empty
-chain says which of them were made for us (L45-new-…); whoever of our owners leaves last removes them. The
-table itself remembers, so another process can clean up after a crash.
+iptables-nft makes the table and its base chains when they are first used. To leave no trace, an empty chain
+says which of them were made for us (L45-new-…); whoever of our owners leaves last removes them. The table
+itself remembers, so another process can clean up after a crash. Where a hook of the raw table was made for a
+plan that no longer needs it, it stays until its owner goes: with a hook go the packets that wait in any
+queue.
+
+A table that no plan of ours needed is never looked at, for legacy iptables makes a table when it is.
 """
 
 import json
@@ -16,15 +20,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from layer45.rules import cgroups
+from layer45.rules import cgroups, iptables_raw
 from layer45.rules.command import run
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
-from layer45.rules.iptables import HOOKS, appended, declare, render, restore_text
+from layer45.rules.iptables import TABLES, appended, declare, jumps, render, restore_text
 from layer45.rules.names import PREFIX, chain_prefix
 
 TOOLS = {4: "iptables", 6: "ip6tables"}
 NFT_FAMILY = {4: "ip", 6: "ip6"}
+ACTIVE = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
 MADE = f"{PREFIX}new-"
 MADE_TABLE = f"{MADE}table"
 
@@ -33,8 +38,10 @@ Chains = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class State:
-    """A family's mangle table as iptables-save tells it. policies: of the base chains; "-" for ours."""
+    """A table of a family as iptables-save tells it. policies: of the base chains; "-" for ours."""
 
+    family: int
+    table: str
     policies: dict[str, str]
     rules: list[tuple[str, str]]  # chain, the rest
 
@@ -45,7 +52,8 @@ class State:
 
     def jumps(self, prefix: str) -> list[str]:
         """The rules of base chains that lead to such a chain, each as "CHAIN REST"."""
-        return [f"{chain} {rule}" for chain, rule in self.rules if chain in HOOKS and f"-j {prefix}" in rule]
+        hooks = TABLES[self.table]
+        return [f"{chain} {rule}" for chain, rule in self.rules if chain in hooks and f"-j {prefix}" in rule]
 
     def removable(self, hook: str) -> bool:
         """Whether nothing but our jumps is left in a base chain."""
@@ -57,24 +65,25 @@ def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
     cgroups.require(plan)
     prefix = chain_prefix(plan.owner)
-    before = {family: _read(family) for family in families()}
-    for state in before.values():
-        _refuse_clash(plan, state)
+    before = {family: _read_all(family) for family in families()}
+    for states in before.values():
+        _refuse_clash(plan, states["mangle"])
     done: list[int] = []
     try:
         for family in before:
-            _replace(family, prefix, render(plan, family))
             done.append(family)
+            wanted = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
+            _replace(family, prefix, wanted)
     except RulesError:
         for family in done:
-            _replace(family, prefix, before[family].chains(prefix))
+            _replace(family, prefix, {table: state.chains(prefix) for table, state in before[family].items()})
         raise
 
 
 def remove(owner: str) -> None:
     """Take the owner's rules out, whoever put them in; nothing to do is no error."""
     for family in families():
-        _replace(family, chain_prefix(owner), {})
+        _remove(family, chain_prefix(owner))
 
 
 def families() -> list[int]:
@@ -85,7 +94,8 @@ def families() -> list[int]:
 
 def installed(owner: str) -> bool:
     """Whether any chain of the owner is in this namespace, or what only the last owner would have left."""
-    return any(_has(_read(family), chain_prefix(owner)) for family in families())
+    prefix = chain_prefix(owner)
+    return any(_has(state, prefix) for family in families() for state in _read_all(family).values())
 
 
 def _has(state: State, prefix: str) -> bool:
@@ -93,17 +103,32 @@ def _has(state: State, prefix: str) -> bool:
     return bool(left) and (bool(state.chains(prefix)) or all(name.startswith(MADE) for name in left))
 
 
-def _read(family: int) -> State:
+def _read_all(family: int) -> dict[str, State]:
+    return {table: _read(family, table) for table in TABLES}
+
+
+def _read(family: int, table: str) -> State:
     policies: dict[str, str] = {}
     rules: list[tuple[str, str]] = []
-    for line in run([f"{TOOLS[family]}-save", "-t", "mangle"]).splitlines():
+    for line in _saved(family, table).splitlines():
         if line.startswith(":"):
             name, policy = line[1:].split()[:2]
             policies[name] = policy
         elif line.startswith("-A "):
             chain, _, rule = line[3:].partition(" ")
             rules.append((chain, rule))
-    return State(policies, rules)
+    return State(family, table, policies, rules)
+
+
+def _saved(family: int, table: str) -> str:
+    if table != "mangle" and "legacy" in run([TOOLS[family], "--version"]) and not _is_active(family, table):
+        return ""
+    return run([f"{TOOLS[family]}-save", "-t", table])
+
+
+def _is_active(family: int, table: str) -> bool:
+    """Whether legacy iptables has the table in this namespace."""
+    return ACTIVE[family].exists() and table in ACTIVE[family].read_text().split()
 
 
 def _refuse_clash(plan: RulePlan, state: State) -> None:
@@ -118,41 +143,59 @@ def _refuse_clash(plan: RulePlan, state: State) -> None:
                 )
 
 
-def _replace(family: int, prefix: str, chains: Chains) -> None:
-    state = _read(family)
+def _replace(family: int, prefix: str, wanted: dict[str, Chains]) -> None:
+    """All tables at once. None wanted: as if we had never been there."""
+    if not any(wanted.values()):
+        _remove(family, prefix)
+        return
+    states = _read_all(family)
+    parts = {table: _part(states[table], prefix, chains) for table, chains in wanted.items()}
+    _commit(family, dict(sorted(parts.items(), reverse=bool(not wanted["raw"]))))
+
+
+def _part(state: State, prefix: str, chains: Chains) -> list[str]:
     old = state.chains(prefix)
     if chains:
-        _commit(family, [*_mark_made(family), *_swap(state, prefix, old, chains)])
-    elif old or state.chains(MADE):
-        _commit(family, [*_take_out(state, prefix, old), *_unmake(state, prefix)])
-        _unmake_table(family)
+        return [*_mark_made(state), *_swap(state, prefix, old, chains)]
+    return _take_out(state, prefix)
 
 
-def _commit(family: int, lines: list[str]) -> None:
-    run([f"{TOOLS[family]}-restore", "--noflush", "--wait", "10"], restore_text(lines))
+def _remove(family: int, prefix: str) -> None:
+    """The raw table first: what it has sent to the queue still needs to leave at mangle."""
+    states = [state for state in reversed(_read_all(family).values()) if state.chains(PREFIX)]
+    parts = {state.table: _take_out(state, prefix) + _unmake(state, prefix) for state in states}
+    _commit(family, parts)
+    for table in parts:
+        _unmake_table(family, table)
+
+
+def _commit(family: int, parts: dict[str, list[str]]) -> None:
+    text = "".join(restore_text(table, lines) for table, lines in parts.items() if lines)
+    if text:
+        run([f"{TOOLS[family]}-restore", "--noflush", "--wait", "10"], text)
 
 
 def _swap(state: State, prefix: str, old: Chains, chains: Chains) -> list[str]:
-    wanted = [f"{hook} -j {prefix}{part}" for hook, part in HOOKS.items()]
-    jumps = [f"-A {jump}" for jump in wanted if jump not in state.jumps(prefix)]
+    there = state.jumps(prefix)
+    wanted = [jump for jump in jumps(state.table, prefix) if jump.removeprefix("-A ") not in there]
     gone = {name: old[name] for name in old if name not in chains}
-    return [*declare(chains), *jumps, *appended(chains), *_erase(gone)]
+    return [*declare(chains), *wanted, *appended(chains), *_erase(gone)]
 
 
-def _take_out(state: State, prefix: str, old: Chains) -> list[str]:
-    return [*(f"-D {jump}" for jump in state.jumps(prefix)), *_erase(old)]
+def _take_out(state: State, prefix: str) -> list[str]:
+    return [*(f"-D {jump}" for jump in state.jumps(prefix)), *_erase(state.chains(prefix))]
 
 
 def _erase(chains: Chains) -> list[str]:
     return [*(f"-F {name}" for name in chains), *(f"-X {name}" for name in chains)]
 
 
-def _mark_made(family: int) -> list[str]:
+def _mark_made(state: State) -> list[str]:
     """Declare what iptables-nft is about to make for us."""
-    if not _is_nft(family):
+    if not _is_nft(state.family):
         return []
-    existing = _nft_chains(family)
-    made = [f"{MADE}{hook}" for hook in HOOKS if existing is None or hook not in existing]
+    existing = _nft_chains(state.family, state.table)
+    made = [f"{MADE}{hook}" for hook in TABLES[state.table] if existing is None or hook not in existing]
     return [f":{name} - [0:0]" for name in (made if existing is not None else [*made, MADE_TABLE])]
 
 
@@ -160,7 +203,7 @@ def _unmake(state: State, prefix: str) -> list[str]:
     """Remove the base chains made for us, if we are the last owner and nobody else took to using them."""
     if _others(state, prefix):
         return []
-    hooks = [hook for hook in HOOKS if f"{MADE}{hook}" in state.policies]
+    hooks = [hook for hook in TABLES[state.table] if f"{MADE}{hook}" in state.policies]
     emptied = [f"-X {hook}" for hook in hooks if state.removable(hook)]
     return [*emptied, *(f"-X {MADE}{hook}" for hook in hooks)]
 
@@ -169,14 +212,14 @@ def _others(state: State, prefix: str) -> list[str]:
     return [name for name in state.chains(PREFIX) if not name.startswith((prefix, MADE))]
 
 
-def _unmake_table(family: int) -> None:
-    left = _nft_chains(family) if _is_nft(family) else None
+def _unmake_table(family: int, table: str) -> None:
+    left = _nft_chains(family, table) if _is_nft(family) else None
     if not left or MADE_TABLE not in left or any(n.startswith(PREFIX) for n in left if n != MADE_TABLE):
         return
     if left == {MADE_TABLE}:
-        run(["nft", "delete", "table", NFT_FAMILY[family], "mangle"])
+        run(["nft", "delete", "table", NFT_FAMILY[family], table])
     else:
-        _commit(family, [f"-X {MADE_TABLE}"])
+        _commit(family, {table: [f"-X {MADE_TABLE}"]})
 
 
 def _is_nft(family: int) -> bool:
@@ -184,15 +227,15 @@ def _is_nft(family: int) -> bool:
     return bool(shutil.which("nft")) and "nf_tables" in run([TOOLS[family], "--version"])
 
 
-def _nft_chains(family: int) -> set[str] | None:
-    """Chains of the mangle table; None where there is no such table."""
+def _nft_chains(family: int, table: str) -> set[str] | None:
+    """Chains of a table; None where there is no such table."""
     tables, chains = (
         [entry[kind] for entry in _nft_list(f"{kind}s", family) if kind in entry]
         for kind in ("table", "chain")
     )
-    if not any(table["name"] == "mangle" for table in tables):
+    if not any(each["name"] == table for each in tables):
         return None
-    return {chain["name"] for chain in chains if chain["table"] == "mangle"}
+    return {chain["name"] for chain in chains if chain["table"] == table}
 
 
 def _nft_list(what: str, family: int) -> list[dict[str, dict[str, str]]]:

@@ -13,6 +13,7 @@ from typing import Any
 from layer45.rules import cgroups
 from layer45.rules.command import run
 from layer45.rules.diversion import Diversion, PortRange, QueueGroup, RulePlan, Selector
+from layer45.rules.errors import RulesError
 from layer45.rules.names import comment, table_name
 from layer45.rules.owners import OwnerTags, owner_tags
 
@@ -23,7 +24,8 @@ CGROUP_BASE = Path("/sys/fs/cgroup")  # nft resolves cgroup paths from here
 def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
     cgroups.require(plan)
-    run(["nft", "-f", "-"], _emptied(plan.owner) + render_text(plan))
+    text = render_text(plan)
+    run(["nft", "-f", "-"], _emptied(plan.owner) + text)
 
 
 def _emptied(owner: str) -> str:
@@ -55,7 +57,13 @@ def _listed(what: str) -> list[dict[str, Any]]:
 
 
 def render_text(plan: RulePlan) -> str:
-    """The table, as `nft -f` takes it."""
+    """The table, as `nft -f` takes it. Raises RulesError for what nft cannot express."""
+    for diversion in plan.diversions:
+        if diversion.class_id in plan.renumbering:
+            raise RulesError(
+                f"policy {diversion.policy}: the nft backend cannot divert TCP connections whose chain makes "
+                'them longer, as nft has no BPF match; expected backend = "iptables" in layer45.toml'
+            )
     tags = owner_tags(plan)
     chains = {"out": list(_egress(plan)), "in": list(_ingress(plan))}
     for diversion in plan.diversions:
@@ -115,7 +123,7 @@ def _known(plan: RulePlan) -> Iterator[str]:
 
 def _known_class(plan: RulePlan, diversion: Diversion) -> str:
     value = plan.marks.spread(diversion.class_id)
-    protocol = _protocol(diversion.select)
+    protocol = _protocol(diversion.select) if diversion.select else ""
     return f"{protocol}ct mark & {plan.marks.class_mask:#x} == {value:#x} goto hit_{diversion.class_id}"
 
 
@@ -136,6 +144,8 @@ def queue_statement(queues: QueueGroup) -> str:
 
 def _policy(plan: RulePlan, tags: OwnerTags, diversion: Diversion, egress: bool) -> Iterator[str]:
     select, unless = diversion.select, diversion.unless
+    if select is None:
+        return
     selection = list(_matches(select, egress, _owner(select) if egress else _tagged(plan, tags, select)))
     if selection and unless is not None:
         for match in _matches(unless, egress, _owner(unless) if egress else _maybe(plan, tags, unless)):

@@ -71,7 +71,7 @@ def owner_keys(selector: Selector) -> OwnerKeys:
 @functools.lru_cache(maxsize=4)
 def owner_tags(plan: RulePlan) -> OwnerTags:
     """Number every set of owner keys that can hold together."""
-    selectors = [s for d in plan.diversions for s in (d.select, d.unless) if s is not None and s.owned]
+    selectors = [s for d in plan.diversions if d.select for s in (d.select, d.unless) if s and s.owned]
     every = tuple(dict.fromkeys(map(owner_keys, selectors)))
     keys = every[:MAX_KEYS]
     if not keys:

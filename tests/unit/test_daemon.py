@@ -57,7 +57,8 @@ class StandInEngine:
         self.stage = stage
         stage.note("engine")
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: Plan, known: int = -1) -> None:
+        assert known == 9  # as prepared
         self.stage.note(f"apply {names(plan)}")
 
     def retire(self) -> None:
@@ -89,9 +90,19 @@ class StandInRules:
         self.stage.note("install " + "+".join(sorted({d.policy for d in plan.diversions})))
         self.stage.present = True
 
+    def prepare(self, plan: Any) -> int:
+        self.stage.note("prepare")
+        return 9
+
+    def divert_nothing(self, plan: Any) -> None:
+        self.stage.note("divert_nothing")
+
     def remove(self, owner: str) -> None:
         self.stage.note("remove")
         self.stage.present = False
+
+    def release(self, owner: str) -> None:
+        self.stage.note("release")
 
     def tag(self, plan: Any) -> str:
         self.stage.calls.append("tag")
@@ -139,10 +150,10 @@ def test_queues_before_rules_and_all_of_it_backwards(
 ) -> None:
     daemon = make()
     daemon.start()
-    assert stage.taken() == ["engine", "apply voice", "install voice", "tag"]
+    assert stage.taken() == ["prepare", "engine", "apply voice", "install voice", "tag"]
     assert cgroups(tmp_path) == ["layer45", "layer45/voice"]
     daemon.stop()
-    assert stage.taken() == ["untag", "install ", "stop", "remove", "stop"]
+    assert stage.taken() == ["untag", "divert_nothing", "stop", "remove", "stop", "release"]
     assert cgroups(tmp_path) == []
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -152,15 +163,29 @@ def test_leftover_rules_become_ours_in_one_step_before_queues_open(
 ) -> None:
     stage.present = True
     make().start()
-    assert stage.taken() == ["install voice", "engine", "apply voice", "install voice", "tag"]
+    assert stage.taken() == ["prepare", "install voice", "engine", "apply voice", "install voice", "tag"]
 
 
 @pytest.mark.parametrize(
     ("fails", "calls"),
     [
-        ("engine", ["engine"]),
-        ("apply", ["engine", "apply voice", "stop"]),
-        ("install", ["engine", "apply voice", "install voice", "install ", "stop", "remove", "stop"]),
+        ("prepare", ["prepare", "release"]),
+        ("engine", ["prepare", "engine", "release"]),
+        ("apply", ["prepare", "engine", "apply voice", "stop", "release"]),
+        (
+            "install",
+            [
+                "prepare",
+                "engine",
+                "apply voice",
+                "install voice",
+                "divert_nothing",
+                "stop",
+                "remove",
+                "stop",
+                "release",
+            ],
+        ),
     ],
 )
 def test_a_start_that_fails_undoes_what_was_done(
@@ -180,7 +205,7 @@ def test_a_step_of_the_stop_that_fails_keeps_no_other_from_being_done(
     stage.fail["remove"] = 1
     with pytest.raises(Layer45Error, match="remove failed"):
         started.stop()
-    assert stage.taken() == ["untag", "install ", "stop", "remove", "stop"]
+    assert stage.taken() == ["untag", "divert_nothing", "stop", "remove", "stop", "release"]
     assert cgroups(tmp_path) == []
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -228,7 +253,7 @@ def test_reload_opens_the_new_before_the_rules_and_closes_the_old_after(
 ) -> None:
     configuration.policies(BULK)
     assert started.reload() == {"generation": 2, "policies": 1, "warnings": list(started.plan.warnings)}
-    assert stage.taken() == ["apply bulk", "install bulk", "retire", "tag"]
+    assert stage.taken() == ["prepare", "apply bulk", "install bulk", "retire", "tag"]
     assert cgroups(tmp_path) == ["layer45", "layer45/bulk"]
 
 
@@ -256,8 +281,8 @@ def test_a_reload_of_a_wrong_configuration_changes_nothing(
 @pytest.mark.parametrize(
     ("fails", "calls"),
     [
-        ("apply", ["apply bulk", "apply voice", "retire"]),
-        ("install", ["apply bulk", "install bulk", "apply voice", "retire"]),
+        ("apply", ["prepare", "apply bulk", "prepare", "apply voice", "retire"]),
+        ("install", ["prepare", "apply bulk", "install bulk", "prepare", "apply voice", "retire"]),
     ],
 )
 def test_a_reload_that_fails_midway_goes_back(

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from layer45.rules import backend, cgroups, iptables, nft
+from layer45.rules import backend, cgroups, iptables, iptables_raw, nft, pins
 from layer45.rules.diversion import Diversion, MarkLayout, QueueGroup, RulePlan, Selector
 from layer45.rules.errors import RulesError
 from layer45.rules.names import chain_prefix, owner_tag, table_name
 
 GOLDEN = Path(__file__).parent / "golden"
+PINS = Path("/sys/fs/bpf")
 NETWORKS = tuple(map(ip_network, ("10.0.0.0/8", "192.168.0.0/16", "fd00::/8")))
 OPEN, CLOSED = QueueGroup(4500, 1, True), QueueGroup(4510, 3, False)
 VOICE = Selector(("udp",), remote=NETWORKS, remote_port=((5004, 5100),))
@@ -32,7 +33,14 @@ PLANS = {
         ("guests", Selector(user=(1000, 1001)), Selector(user=(1001,), remote=NETWORKS), OPEN),
         ("rest", Selector(("udp",)), Selector(remote_port=((53, 53), (67, 68))), CLOSED),
     ),
+    "streams": (
+        ("bulk", Selector(("tcp",), remote_port=((80, 80),)), Selector(user=(9,)), OPEN),
+        ("wrap", Selector(("tcp",), user=(1000, 1001), remote=NETWORKS), Selector(user=(1001,)), OPEN, True),
+        ("both", Selector(user=(1002,)), None, CLOSED, True),
+        ("drain", None, None, OPEN, True),
+    ),
 }
+ENDING = RulePlan("test", MarkLayout(0x10FF, 0x2000), ending=True)
 
 
 def plan(name: str) -> RulePlan:
@@ -41,16 +49,17 @@ def plan(name: str) -> RulePlan:
 
 
 def rendered(name: str) -> dict[str, str]:
-    return {
+    texts = {
         f"{name}.v4.rules": iptables.render_text(plan(name), 4),
         f"{name}.v6.rules": iptables.render_text(plan(name), 6),
-        f"{name}.nft": nft.render_text(plan(name)),
     }
+    return texts if plan(name).renumbering else {**texts, f"{name}.nft": nft.render_text(plan(name))}
 
 
 @pytest.fixture(autouse=True)
 def usual_mount(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "mount_point", lambda: cgroups.USUAL_MOUNT)
+    monkeypatch.setattr(pins, "directory", lambda owner: PINS / owner)
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -71,6 +80,55 @@ def test_chains_are_known_short_and_reached(name: str, family: int) -> None:
     assert ours | {"L45-test-in", "L45-test-out"} == set(chains) | ours
     assert ours <= set(chains)
     assert all(len(chain) <= 28 for chain in chains)
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("family", [4, 6])
+def test_raw_chains_are_known_short_and_reached(name: str, family: int) -> None:
+    chains = iptables_raw.render(plan(name), family)
+    assert bool(chains) == (name == "streams")
+    targets = {word for rules in chains.values() for rule in rules for word in rule.split() if "L45-" in word}
+    assert targets | {"L45-test-raw"} == set(chains) | ({"L45-test-raw"} if not chains else set())
+    assert all(len(chain) <= 28 for chain in chains)
+
+
+def test_nothing_is_queued_without_bypass_but_customized_connections_and_closed_policies() -> None:
+    for chains in iptables.render_tables(plan("streams"), 4).values():
+        for name, rules in chains.items():
+            for rule in (rule for rule in rules if "NFQUEUE" in rule):
+                asked = "customized" in rule or "firm" in name
+                assert ("--queue-bypass" in rule) == (not asked and "--queue-num 4500" in rule), (name, rule)
+
+
+def test_connection_mark_never_names_a_renumbering_class() -> None:
+    """conntrack may forget, and a mark that outlives the engine would lead to a queue without a listener."""
+    for chains in iptables.render_tables(plan("streams"), 4).values():
+        text = "".join(rule for name, rules in chains.items() if "stream" in name for rule in rules)
+        assert "CONNMARK" not in text
+        assert not any(
+            "stream" in rule for name, rules in chains.items() if "known-tcp" in name for rule in rules
+        )
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_at_the_end_customized_connections_are_dropped_and_nothing_is_diverted(family: int) -> None:
+    text = iptables.render_text(ENDING, family)
+    assert text.count("-j DROP") == 2 and "customized-out -j DROP" in text and "customized-in -j DROP" in text
+    assert "NFQUEUE" not in text
+
+
+def test_nft_refuses_what_it_cannot_divert() -> None:
+    with pytest.raises(RulesError, match=r'^policy wrap: the nft backend .*expected backend = "iptables"'):
+        nft.render_text(plan("streams"))
+    with pytest.raises(RulesError, match="policy wrap"):
+        backend.render(plan("streams"), "nft")
+
+
+def test_auto_is_a_backend_that_can_do_what_the_plan_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "nft_queue_problem", lambda: None)
+    assert backend.choose_for(plan("empty")) == "nft"
+    assert backend.choose_for(plan("streams")) == "iptables"
+    assert "*raw\n" in backend.render(plan("streams"))
 
 
 def test_number_of_rules_is_the_sum_of_values_not_their_product() -> None:
@@ -137,6 +195,7 @@ def test_cgroup_mount_is_found_wherever_it_is(tmp_path: Path, monkeypatch: pytes
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     cgroups.mount_point = lambda: cgroups.USUAL_MOUNT  # type: ignore[assignment,misc]
+    pins.directory = lambda owner: PINS / owner  # type: ignore[assignment,misc]
     for plan_name in PLANS:
         for file_name, content in rendered(plan_name).items():
             (GOLDEN / file_name).write_text(content)

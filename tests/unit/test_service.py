@@ -66,7 +66,7 @@ def test_a_signal_ends_it_in_order(service: Service, stage: Stage, tmp_path: Pat
     thread = while_it_runs(tmp_path / "run/control.sock", end)
     assert asyncio.run(service.run()) == 0
     thread.join()
-    assert stage.taken()[-4:] == ["install ", "stop", "remove", "stop"]
+    assert stage.taken()[-5:] == ["divert_nothing", "stop", "remove", "stop", "release"]
     assert list((tmp_path / "run").iterdir()) == []
 
 

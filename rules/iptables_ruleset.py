@@ -1,0 +1,172 @@
+"""What the rulesets of both tables are made of: chains, policies, ways to queues, questions to the map."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from layer45.rules import known, spread
+from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
+from layer45.rules.iptables_match import Alternatives, Place, stages
+from layer45.rules.names import chain_prefix, comment
+from layer45.rules.owners import OwnerTags, owner_tags
+
+LEAVE = "-j RETURN"  # out of our chains, where the chain was reached by goto alone
+
+
+@dataclass
+class Ruleset:
+    """The chains of one family, in the order they were begun."""
+
+    plan: RulePlan
+    family: int
+    direction: str = ""  # of the packets that the map is asked for: "out" or "in"
+    chains: dict[str, list[str]] = field(default_factory=dict)
+    tags: OwnerTags = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tags = owner_tags(self.plan)
+
+    def name(self, part: str) -> str:
+        """The full name of one of our chains."""
+        return chain_prefix(self.plan.owner) + part
+
+    def add(self, part: str, *words: str) -> None:
+        """Append a rule to one of our chains."""
+        self.chains.setdefault(self.name(part), []).append(" ".join(word for word in words if word))
+
+    def begin(self, part: str) -> None:
+        """Make sure that a chain exists, rules or not."""
+        self.chains.setdefault(self.name(part), [])
+
+    def asks(self, program: str) -> str:
+        """A match for packets of connections of which one of the map's programs says yes."""
+        return f"-m bpf --object-pinned {known.program(self.plan.owner, program, self.direction)}"
+
+    def tagged(self, numbers: Iterable[int]) -> Alternatives:
+        """Matches for packets of sockets with one of these tags; 0 is a socket never tagged."""
+        return [f"-m mark --mark {self.masked(self.plan.marks.spread(number))}" for number in numbers]
+
+    def tagged_with_keys(self, selector: Selector) -> Alternatives:
+        """The same, for tags that say that a selector's owner keys hold."""
+        return self.tagged(self.tags.having(selector))
+
+    def tagged_maybe_with_keys(self, selector: Selector) -> Alternatives:
+        """The same, and sockets of which nothing is known; all, if no tag tells that the keys do not hold."""
+        certain = self.tags.lacking(selector)
+        return self.tagged((*self.tags.having(selector), 0)) if certain else [""]
+
+    def masked(self, value: int = 0, also: int = 0) -> str:
+        """A value of our field, and the field, for --mark and --set-xmark."""
+        return f"{value:#x}/{self.plan.marks.class_mask | also:#x}"
+
+
+def of_protocol(plan: RulePlan, protocol: str) -> list[tuple[int, Diversion]]:
+    """The diversions that concern a protocol, with their places in the plan."""
+    return [(number, each) for number, each in enumerate(plan.diversions) if each.concerns(protocol)]
+
+
+Way = Callable[[Ruleset, Diversion, Place], str]
+
+
+def policies(rules: Ruleset, chain: str, place: Place, way: Way) -> str:
+    """The policies in their order, each with the way of what it matches; the chain in which to go on then.
+
+    A policy of more than one stage has chains of its own, entered by a jump: its end goes back to the next
+    policy. One whose packets leave is entered by goto, and the next policies stand in a chain behind it.
+    """
+    for number, diversion in of_protocol(rules.plan, place.protocol):
+        matches = _matches(rules, diversion, place)
+        if matches is None:
+            continue
+        select, unless = matches
+        note, to = f'-m comment --comment "{comment(diversion.policy)}"', way(rules, diversion, place)
+        own = f"{'o' if place.egress else 'i'}{place.protocol[0]}{number}"
+        if len(select) == 1 and unless is None:
+            for match in select[0]:
+                rules.add(chain, match, note, to)
+        elif to == LEAVE:
+            rules.add(chain, note, f"-g {rules.name(own)}")
+            chain = f"{own}n"
+            rules.begin(chain)
+            _stage_chains(rules, own, unless, select, to, f"-g {rules.name(chain)}")
+        else:
+            rules.add(chain, note, f"-j {rules.name(own)}")
+            _stage_chains(rules, own, unless, select, to, "")
+    return chain
+
+
+def _matches(
+    rules: Ruleset, diversion: Diversion, place: Place
+) -> tuple[list[Alternatives], list[Alternatives] | None] | None:
+    """What a policy selects, and what it excepts; None: nothing here can match."""
+    select = stages(diversion.select, place) if diversion.select else None
+    if select is None:
+        return None
+    cautious = replace(place, tag_match=rules.tagged_maybe_with_keys)
+    return select, stages(diversion.unless, cautious) if diversion.unless else None
+
+
+def _stage_chains(
+    rules: Ruleset,
+    own: str,
+    unless: list[Alternatives] | None,
+    select: list[Alternatives],
+    to: str,
+    fails: str,
+) -> None:
+    selection = own if unless is None else f"{own}s"
+    if unless is not None:
+        _conjunction(rules, own, unless, fails or "-j RETURN", f"-g {rules.name(selection)}")
+    _conjunction(rules, selection, select, to, fails)
+
+
+def _conjunction(rules: Ruleset, start: str, several: list[Alternatives], holds: str, fails: str) -> None:
+    """Chains from start on that do `holds` if all of several stages hold, else `fails`; if empty, go back."""
+    for place, alternatives in enumerate(several):
+        chain = f"{start}.{place}" if place else start
+        last = place == len(several) - 1
+        for match in alternatives:
+            rules.add(chain, match, holds if last else f"-g {rules.name(f'{start}.{place + 1}')}")
+        if fails:
+            rules.add(chain, fails)
+
+
+def stream_hit(rules: Ruleset, diversion: Diversion) -> None:
+    """The class into the packet's mark, and to its queues.
+
+    Without a listener, an open policy's connections pass, but customized ones never. The connection's mark
+    stays clear: the map knows better, and outlives conntrack's entry.
+    """
+    chain, queues = f"stream{diversion.class_id}", diversion.queues
+    if rules.name(chain) in rules.chains:
+        return
+    rules.add(chain, f"-j MARK --set-xmark {rules.masked(rules.plan.marks.spread(diversion.class_id))}")
+    if queues.bypass:
+        to_queues(rules, chain, replace(queues, bypass=False), rules.asks("customized"), "firm")
+    to_queues(rules, chain, queues)
+
+
+def known_map(rules: Ruleset, chain: str) -> None:
+    """To the queues of the class that the map says; drop customized ones whose class is gone."""
+    for class_id in rules.plan.renumbering:
+        rules.add(chain, rules.asks(f"class{class_id}"), f"-g {rules.name(f'stream{class_id}')}")
+    rules.add(chain, rules.asks("customized"), "-j DROP")
+
+
+def to_queues(rules: Ruleset, chain: str, queues: QueueGroup, match: str = "", name: str = "queue") -> None:
+    """To the worker that has the flow. name: of the chain that spreads them, one for each way to fail."""
+    spreading = f"{name}{queues.first}"
+    if queues.workers == 1:
+        rules.add(chain, match, _queue(queues, 0))
+        return
+    rules.add(chain, match, f"-g {rules.name(spreading)}")
+    if rules.name(spreading) in rules.chains:
+        return
+    for worker in range(queues.workers - 1):
+        program = spread.as_text(spread.bytecode(rules.family, worker, queues.workers))
+        rules.add(spreading, f'-m bpf --bytecode "{program}"', _queue(queues, worker))
+    rules.add(spreading, _queue(queues, queues.workers - 1))
+
+
+def _queue(queues: QueueGroup, worker: int) -> str:
+    bypass = " --queue-bypass" if queues.bypass else ""
+    return f"-j NFQUEUE --queue-num {queues.first + worker}{bypass}"

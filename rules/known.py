@@ -1,0 +1,157 @@
+"""The map of known connections, which the engine fills, and the programs by which the rules ask it.
+
+    prepare:  file system, map, programs, all with names      before the queues are bound and the rules come
+    settle:   the programs of classes that are gone go        when the rules have changed
+    remove:   customized connections are closed, names go     when the rules are gone; by whatever process
+
+A customized connection must not go on without us: its peer would take data for inserted bytes. So, when
+nobody translates it any more, its socket is closed. A peer that does not hear of it does with its next
+packet.
+"""
+
+import contextlib
+import os
+import struct
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from layer45.rules import bpf, pins
+from layer45.rules.diversion import RulePlan
+from layer45.rules.errors import RulesError
+from layer45.rules.known_program import (
+    CLASS_MASK,
+    CUSTOMIZED,
+    DIRECTIONS,
+    KEY_BYTES,
+    VALUE_BYTES,
+    customized,
+    known,
+    of_class,
+)
+from layer45.rules.socket_end import Ended, end_sockets
+
+MAP = "map"
+LARGEST = 1 << 24
+
+
+class KnownConnections:
+    """The map of one daemon. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._map = -1
+        self._classes: set[int] = set()
+
+    def prepare(self, plan: RulePlan) -> int:
+        """Everything the plan's rules ask for; the map's descriptor, which stays ours, or -1: none is needed.
+
+        Raises RulesError.
+        """
+        if self._map < 0 and not plan.renumbering:
+            return -1
+        with _told():
+            if self._map < 0:
+                self._begin(pins.make(plan.owner), plan.connections)
+            self._pin_classes(pins.directory(plan.owner), set(plan.renumbering) - self._classes)
+        return self._map
+
+    @property
+    def opened(self) -> bool:
+        """Whether there is a map."""
+        return self._map >= 0
+
+    def _begin(self, place: Path, connections: int) -> None:
+        _end_customized(place)  # a killed predecessor's
+        created = bpf.create_hash(KEY_BYTES, VALUE_BYTES, min(connections, LARGEST), "layer45_known")
+        try:
+            for direction in DIRECTIONS:
+                _pin_program(place / f"known-{direction}", known(created, direction))
+                _pin_program(place / f"customized-{direction}", customized(created, direction))
+            bpf.pin(created, place / MAP)
+        except BaseException:
+            os.close(created)
+            raise
+        self._map = created
+
+    def _pin_classes(self, place: Path, classes: Collection[int]) -> None:
+        for class_id in classes:
+            for direction in DIRECTIONS:
+                code = of_class(self._map, direction, class_id)
+                _pin_program(place / f"class{class_id}-{direction}", code)
+            self._classes.add(class_id)
+
+    def settle(self, plan: RulePlan) -> Ended:
+        """What no rule asks any more goes; customized connections whose class is gone are closed."""
+        if self._map < 0:
+            return Ended()
+        gone = self._classes.difference(plan.renumbering)
+        for class_id in gone:
+            for direction in DIRECTIONS:
+                with contextlib.suppress(OSError):
+                    program(plan.owner, f"class{class_id}", direction).unlink()
+        self._classes -= gone
+        return _end_customized_of(self._map, plan.renumbering)
+
+    def close(self) -> None:
+        """Lets go of the map; names stay until remove."""
+        if self._map >= 0:
+            os.close(self._map)
+        self._map = -1
+        self._classes = set()
+
+
+def program(owner: str, name: str, direction: str) -> Path:
+    """Where rules find a program: "known", "customized" or "class<number>", of direction "out" or "in"."""
+    return pins.directory(owner) / f"{name}-{direction}"
+
+
+def remove(owner: str) -> Ended:
+    """Closes customized connections and takes all names away, whoever made them.
+
+    To be called when no rule of the owner is left. Nothing to do is no error. Raises RulesError.
+    """
+    ended = Ended()
+    with _told():
+        for place in pins.existing(owner):
+            ended += _end_customized(place)
+            pins.clear(place)
+    return ended
+
+
+def _pin_program(path: Path, code: bytes) -> None:
+    loaded = bpf.load_program(bpf.PROG_TYPE_SOCKET_FILTER, code, "layer45_known")
+    try:
+        bpf.pin(loaded, path)
+    finally:
+        os.close(loaded)
+
+
+def _end_customized(place: Path) -> Ended:
+    """Of the map with a name in this place."""
+    if not (place / MAP).exists():
+        return Ended()
+    opened = bpf.pinned(place / MAP)
+    try:
+        return _end_customized_of(opened)
+    finally:
+        os.close(opened)
+
+
+def _end_customized_of(opened: int, kept: Collection[int] = ()) -> Ended:
+    """All but those of the kept classes."""
+    keys = []
+    for key, value in bpf.entries(opened, KEY_BYTES, VALUE_BYTES):
+        (number,) = struct.unpack("=I", value)
+        if number & CUSTOMIZED and number & CLASS_MASK not in kept:
+            keys.append(key)
+    ended = end_sockets(keys)
+    for key in keys:
+        bpf.delete(opened, key)
+    return ended
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RulesError(f"known connections: {error.strerror or error}") from None

@@ -1,0 +1,154 @@
+"""BPF bytecode that asks the map of known connections about a TCP packet; for iptables' bpf match (xt_bpf).
+
+The key is that of the engine's flow table, as far as it is the same for all classes: local and remote address
+(IPv4 as ::ffff:a.b.c.d), local and remote port, in network order. The value is the class, and a bit that says
+that both ends have agreed, so that no packet of the connection may pass as it is.
+
+The packet begins with its IP header, in LOCAL_IN as in LOCAL_OUT. IPv4 options are skipped; in IPv6, up to
+three extension headers are. Registers: r6 packet, r7 where the transport header is, r8 next header. Below the
+frame pointer: the key, and scratch space.
+"""
+
+from layer45.rules.assembler import (
+    ADD,
+    ADD_CONST,
+    AND_CONST,
+    CALL,
+    EQUAL_CONST,
+    EXIT,
+    JUMP,
+    LEFT_CONST,
+    LOAD8,
+    LOAD32,
+    MAP_DESCRIPTOR,
+    MOVE,
+    MOVE_CONST,
+    NOT_EQUAL_CONST,
+    RIGHT_CONST,
+    STORE_CONST32,
+    Assembler,
+)
+
+KEY_BYTES, VALUE_BYTES = 36, 4
+CLASS_MASK = 0xFFFF  # of a value
+CUSTOMIZED = 0x80000000
+DIRECTIONS = ("out", "in")
+
+MAP_LOOKUP_ELEMENT, SKB_LOAD_BYTES = 1, 26  # helper functions
+FRAME = 10  # the register of the frame pointer
+KEY, SCRATCH = -40, -48
+LOCAL, REMOTE, LOCAL_PORT, REMOTE_PORT = KEY, KEY + 16, KEY + 32, KEY + 34
+TCP, EXTENSION_HEADERS, STEPS = 6, (0, 43, 60), 3  # hop-by-hop, routing, destination options
+MAPPED_BE = 0xFFFF0000  # as a little-endian word: 00 00 ff ff
+
+
+def known(map_descriptor: int, direction: str) -> bytes:
+    """Matches packets of all connections in the map. direction: "out" or "in"."""
+    a = _found(map_descriptor, direction)
+    a.emit(MOVE_CONST, 0, constant=1)
+    return _ended(a)
+
+
+def of_class(map_descriptor: int, direction: str, class_id: int) -> bytes:
+    """Matches those of one class."""
+    a = _found(map_descriptor, direction)
+    a.emit(LOAD32, 1, 0)
+    a.emit(AND_CONST, 1, constant=CLASS_MASK)
+    a.emit(NOT_EQUAL_CONST, 1, at="none", constant=class_id)
+    a.emit(MOVE_CONST, 0, constant=1)
+    return _ended(a)
+
+
+def customized(map_descriptor: int, direction: str) -> bytes:
+    """Matches those that must not pass as they are."""
+    a = _found(map_descriptor, direction)
+    a.emit(LOAD32, 0, 0)
+    a.emit(RIGHT_CONST, 0, constant=31)
+    return _ended(a)
+
+
+def _found(map_descriptor: int, direction: str) -> Assembler:
+    """r0: the connection's value."""
+    out = direction == "out"
+    a = Assembler()
+    a.emit(MOVE, 6, 1)
+    _load(a, 0, SCRATCH, 1)
+    a.emit(LOAD8, 7, FRAME, at=SCRATCH)
+    a.emit(MOVE, 1, 7)
+    a.emit(RIGHT_CONST, 1, constant=4)
+    a.emit(EQUAL_CONST, 1, at="version4", constant=4)
+    _version6(a, *((LOCAL, REMOTE) if out else (REMOTE, LOCAL)))
+    a.emit(JUMP, at="ports")
+    a.label("version4")
+    _version4(a, *((LOCAL, REMOTE) if out else (REMOTE, LOCAL)))
+    a.label("ports")
+    _load(a, 7, LOCAL_PORT if out else REMOTE_PORT, 2, moving=True)
+    a.emit(ADD_CONST, 7, constant=2)
+    _load(a, 7, REMOTE_PORT if out else LOCAL_PORT, 2, moving=True)
+    a.constant(1, map_descriptor, MAP_DESCRIPTOR)
+    _address(a, 2, KEY)
+    a.emit(CALL, constant=MAP_LOOKUP_ELEMENT)
+    a.emit(EQUAL_CONST, 0, at="none")
+    return a
+
+
+def _ended(a: Assembler) -> bytes:
+    a.emit(EXIT)
+    a.label("none")
+    a.emit(MOVE_CONST, 0)
+    a.emit(EXIT)
+    return a.code()
+
+
+def _version4(a: Assembler, source: int, destination: int) -> None:
+    for place, offset in ((source, 12), (destination, 16)):
+        a.emit(STORE_CONST32, FRAME, at=place)
+        a.emit(STORE_CONST32, FRAME, at=place + 4)
+        a.emit(STORE_CONST32, FRAME, at=place + 8, constant=MAPPED_BE)
+        _load(a, offset, place + 12, 4)
+    a.emit(AND_CONST, 7, constant=15)
+    a.emit(LEFT_CONST, 7, constant=2)
+
+
+def _version6(a: Assembler, source: int, destination: int) -> None:
+    _load(a, 8, source, 16)
+    _load(a, 24, destination, 16)
+    _load(a, 6, SCRATCH, 1)
+    a.emit(LOAD8, 8, FRAME, at=SCRATCH)
+    a.emit(MOVE_CONST, 7, constant=40)
+    for step in range(STEPS):
+        a.emit(EQUAL_CONST, 8, at="ports", constant=TCP)
+        for kind in EXTENSION_HEADERS:
+            a.emit(EQUAL_CONST, 8, at=f"header{step}", constant=kind)
+        a.emit(JUMP, at="none")
+        a.label(f"header{step}")
+        _step(a)
+    a.emit(NOT_EQUAL_CONST, 8, at="none", constant=TCP)
+
+
+def _step(a: Assembler) -> None:
+    """Over one extension header: its next header, and its length in units of 8 behind the first 8 bytes."""
+    _load(a, 7, SCRATCH, 2, moving=True)
+    a.emit(LOAD8, 8, FRAME, at=SCRATCH)
+    a.emit(LOAD8, 1, FRAME, at=SCRATCH + 1)
+    a.emit(LEFT_CONST, 1, constant=3)
+    a.emit(ADD_CONST, 1, constant=8)
+    a.emit(ADD, 7, 1)
+
+
+def _load(a: Assembler, offset: int, place: int, count: int, moving: bool = False) -> None:
+    """Bytes of the packet onto the stack, or no match. moving: offset is a register."""
+    a.emit(MOVE, 1, 6)
+    if moving:
+        a.emit(MOVE, 2, offset)
+    else:
+        a.emit(MOVE_CONST, 2, constant=offset)
+    _address(a, 3, place)
+    a.emit(MOVE_CONST, 4, constant=count)
+    a.emit(CALL, constant=SKB_LOAD_BYTES)
+    a.emit(NOT_EQUAL_CONST, 0, at="none")
+
+
+def _address(a: Assembler, register: int, place: int) -> None:
+    a.emit(MOVE, register, FRAME)
+    a.emit(ADD_CONST, register, constant=place)
