@@ -12,6 +12,7 @@ from layer45.fastpath.counters cimport (
 from layer45.fastpath.flow cimport (
     PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_OPENING, connection_of, l45_entry, stages_of,
 )
+from layer45.fastpath.known cimport known_customize, known_remove
 from layer45.fastpath.packet cimport begin_edit, load_be16, payload_bytes, remove_back, store_be16
 from layer45.fastpath.pool cimport l45_carrier
 from layer45.fastpath.stream cimport NO_FIN, l45_connection, l45_stage_way
@@ -198,6 +199,10 @@ cdef inline bint _mirrors(const l45_chain *chain, const uint8_t *digests, bint o
 
 
 cdef void _decide(l45_worker *worker, l45_entry *entry, l45_connection *connection, bint customized) noexcept nogil:
+    if customized and entry.chain.stages and known_customize(&worker.known, &entry.key) != 0:
+        customized = False
+    if not customized and entry.chain.stages == entry.chain.count:
+        known_remove(&worker.known, &entry.key)
     entry.phase = PHASE_CUSTOMIZED if customized else PHASE_ALONE
     worker.counters[COUNT_CONNECTIONS_CUSTOMIZED if customized else COUNT_CONNECTIONS_ALONE] += 1
     if connection.scale[0] == NO_SCALE or connection.scale[1] == NO_SCALE:

@@ -13,6 +13,7 @@ from layer45.fastpath.flow cimport (
     AGES_BRIEF, PHASE_ALONE, PHASE_NONE, PHASE_OPENING, connection_of, flow_find, flow_hash, flow_insert, flow_key,
     flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table, load_block, stages_of, store_block,
 )
+from layer45.fastpath.known cimport known_add, known_remove
 from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon
 from layer45.fastpath.packet cimport PROTOCOL_TCP
 from layer45.fastpath.stream cimport NO_FIN, l45_stage, l45_syn
@@ -61,6 +62,8 @@ cdef void _connect(l45_worker *worker, l45_entry *entry, bint begins) noexcept n
     for at in range(entry.chain.stages):
         stages[at].ways[L45_EGRESS].fin = NO_FIN
         stages[at].ways[L45_INGRESS].fin = NO_FIN
+    if begins and entry.chain.stages and known_add(&worker.known, &entry.key) != 0:
+        begins = False
     entry.phase = PHASE_OPENING if begins else PHASE_ALONE
     worker.counters[COUNT_CONNECTIONS_UNSEEN] += not begins
     flow_set_ages(&worker.flows, entry, AGES_BRIEF)
@@ -119,6 +122,8 @@ cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
     cdef l45_chain *chain = entry.chain
     cdef uint32_t at
     owned_abandon(worker, entry)
+    if entry.phase != PHASE_NONE and chain.stages:
+        known_remove(&worker.known, &entry.key)
     for at in range(chain.count):
         wheel_disarm(&worker.wheel, &entry.timers[at])
     worker.counters[why] += 1

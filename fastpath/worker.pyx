@@ -116,6 +116,7 @@ cdef void worker_advance(l45_worker *worker, uint64_t now_ns) noexcept nogil:
 
 cdef void worker_close_flows(l45_worker *worker) noexcept nogil:
     cdef l45_entry *entry = flow_oldest(&worker.flows)
+    worker.known.fd = -1  # who takes the map away must see which connections were customized to the end
     while entry != NULL:
         flow_close(worker, entry, COUNT_FLOWS_CLOSED)
         entry = flow_oldest(&worker.flows)
