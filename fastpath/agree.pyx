@@ -120,7 +120,7 @@ cdef void _lower_mss(const l45_chain *chain, l45_packet *packet) noexcept nogil:
         return
     given = load_be16(packet.data + mss.at + 2)
     begin_edit(packet)
-    store_be16(packet.data + mss.at + 2, chain_segment_bytes(chain, given))
+    store_be16(packet.data + mss.at + 2, chain_segment_bytes(chain, given, L45_INGRESS))
 
 
 cdef void _make_fit(l45_connection *connection, l45_carrier *carrier) noexcept nogil:

@@ -59,8 +59,9 @@ cdef struct l45_class_table:
     uint32_t limit              # classes below this are in range
     l45_chain **chains          # NULL: no policy
 
-# How long the peer's segments may be for what they become on the wire to be no longer than `wire_bytes`.
-cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes) noexcept nogil
+# How long a kernel's segments may be for what they become on the wire to be no longer than `wire_bytes`. direction:
+# ours, in which they pass the chain.
+cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes, uint8_t direction) noexcept nogil
 
 
 cdef class Chain:

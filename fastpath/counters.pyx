@@ -36,6 +36,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("connections_unseen", "TCP connections left alone: their SYN was not seen"),
     ("segments_lost", "segments of customized connections dropped: truncated, corrupt or too long"),
     ("segments_cut", "segments that outgrew what fits, and so became two or more"),
+    ("icmp_errors", "ICMP errors about customized connections, made to quote what our kernel sent"),
     ("fragmentation_allowed", "packets that grew, and so lost their don't-fragment bit"),
     ("too_big", "packets dropped because they outgrew the MTU and the policy says to signal"),
     ("too_big_signalled", "too-big messages sent to local senders"),

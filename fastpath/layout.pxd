@@ -3,8 +3,8 @@
 W(o) = o + inserted(o) is where the run in front of stream byte o begins, so byte o itself is at W(o + 1) - 1, and the
 stream's bytes [a, b) with the runs in front of each are [W(a), W(b)) on the wire. The way back is one map for first
 bytes, ends and acknowledgements alike: the largest o with W(o) <= w. It is the first byte at or behind wire offset w,
-as well as the number of bytes that are whole in front of it. Offsets below 0 (what a SYN carried, keep-alives before any
-data) stay.
+and the number of bytes that are whole in front of it. Offsets below 0 (what a SYN carried, keep-alives before any data)
+stay.
 """
 
 from libc.stdint cimport int64_t, uint64_t

@@ -46,6 +46,9 @@ cdef struct l45_connection:
 cdef enum:
     NO_FIN = -1
 
+# Our kernel's number for one of what we sent, as it is on the wire side.
+cdef uint32_t stage_back(const l45_instance *instance, const l45_connection *connection, const l45_stage *stage,
+                         uint32_t number) noexcept nogil
 cdef l45_verdict stage_egress(l45_context *context, const l45_instance *instance, l45_connection *connection,
                               l45_stage *stage, l45_packet *packet) noexcept nogil
 cdef l45_verdict stage_ingress(l45_context *context, const l45_instance *instance, l45_connection *connection,

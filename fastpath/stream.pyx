@@ -53,6 +53,14 @@ cdef inline int64_t _trusted(const l45_layout *layout, l45_stage_way *way, uint3
     return way.near_wire
 
 
+cdef uint32_t stage_back(const l45_instance *instance, const l45_connection *connection, const l45_stage *stage,
+                         uint32_t number) noexcept nogil:
+    cdef l45_layout layout = _layout(instance, stage, L45_EGRESS)
+    cdef const l45_stage_way *way = &stage.ways[L45_EGRESS]
+    cdef uint32_t first = connection.first[L45_EGRESS]
+    return first + <uint32_t> _back(&layout, way, stream_offset(number, first, way.near_wire))
+
+
 # --- egress ----------------------------------------------------------------------------------------------------------
 
 cdef l45_verdict stage_egress(l45_context *context, const l45_instance *instance, l45_connection *connection,

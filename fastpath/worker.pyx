@@ -9,8 +9,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
-    L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_PASS, L45_REWRITTEN, L45_TRUNCATED,
-    l45_context, l45_packet, l45_verdict,
+    L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_INGRESS, L45_PASS, L45_REWRITTEN,
+    L45_TRUNCATED, l45_context, l45_packet, l45_verdict,
 )
 from layer45.fastpath.agree cimport agree, agree_begins_anew, agree_is_brief
 from layer45.fastpath.arena cimport arena_end, arena_start
@@ -27,6 +27,7 @@ from layer45.fastpath.flow cimport (
 )
 from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
 from layer45.fastpath.flow_view cimport flow_view
+from layer45.fastpath.icmp cimport icmp_back
 from layer45.fastpath.known cimport known_start
 from layer45.fastpath.owned cimport (
     TIMER_OWNED, count_verdict, host_start, owned_go_on, random64, template_of,
@@ -148,6 +149,10 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
     chain = table.chains[packet.class_id]
     result = parse(packet)
     if result != PARSED:
+        if result == PARSE_OTHER_PROTOCOL and chain.negotiates and packet.direction == L45_INGRESS \
+                and icmp_back(worker, chain, packet) == L45_REWRITTEN:
+            worker.counters[COUNT_ICMP_ERRORS] += 1
+            return L45_REWRITTEN
         worker.counters[_refusal(result)] += 1
         return L45_PASS
     if not chain.transports & (TRANSPORT_TCP if packet.protocol == PROTOCOL_TCP else TRANSPORT_UDP):

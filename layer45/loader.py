@@ -179,9 +179,7 @@ def _numbers(settings: Settings) -> tuple[int, int]:
 
 def _kind(composed: Composed) -> QueueKind:
     properties = composed.properties
-    return QueueKind(
-        properties.copy_bytes, properties.gso, composed.policy.on_failure, properties.renumbers
-    )
+    return QueueKind(properties.copy_bytes, properties.gso, composed.policy.on_failure, properties.renumbers)
 
 
 def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan:

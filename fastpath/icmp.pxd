@@ -1,0 +1,12 @@
+"""ICMP errors about a customized connection, made to quote the sequence number that our kernel sent.
+
+Otherwise it would take no notice of a router that says how long packets may be (RFC 1191, RFC 8201), nor of any other
+error (RFC 5927 section 4).
+"""
+
+from layer45.fastpath.abi cimport l45_packet, l45_verdict
+from layer45.fastpath.chain cimport l45_chain
+from layer45.fastpath.core cimport l45_worker
+
+# Of an ingress packet that is neither UDP nor TCP, with its headers found: REWRITTEN, or PASS where it is none of ours.
+cdef l45_verdict icmp_back(l45_worker *worker, const l45_chain *chain, l45_packet *packet) noexcept nogil
