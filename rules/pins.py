@@ -30,8 +30,11 @@ def make(owner: str) -> Path:
     """The same, and it exists from now on. Raises RulesError."""
     place = directory(owner)
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if place == _own(owner) and not place.is_mount():
+        if place.parent == RUNTIME and not RUNTIME.is_dir():
+            RUNTIME.mkdir()
+            RUNTIME.chmod(0o755)  # whatever the umask: it may become the place of a control socket
+        place.mkdir(mode=0o700, exist_ok=True)
+        if place.parent == RUNTIME and not place.is_mount():
             _mount(place)
     except OSError as error:
         raise RulesError(f"{place}: no BPF file system can be had there: {error.strerror}") from None
@@ -46,10 +49,10 @@ def existing(owner: str) -> list[Path]:
 
 def clear(place: Path) -> None:
     """Takes all names in a place away, and the place."""
+    if place.is_mount():
+        _libc().umount2(os.fsencode(place), DETACH)  # what is in it goes with it
     for path in place.iterdir():
         path.unlink()
-    if place.is_mount():
-        _libc().umount2(os.fsencode(place), DETACH)
     place.rmdir()
     if place.parent == RUNTIME:
         with contextlib.suppress(OSError):  # others' are still there
