@@ -65,8 +65,8 @@ class ChainProperties:
     """Sums. Growth: bytes, worst case on egress. State: bytes a flow. reads: "headers" or "payload".
 
     gso: super-packets may come. copy_bytes: of a packet, that the kernel must copy to us. renumbers: TCP
-    streams are not what our kernel takes them for. digests: of what leaves and of what comes, where TCP needs the
-    peer's agreement.
+    streams are not what our kernel takes them for. digests: of what leaves and of what comes, where TCP
+    needs the peer's agreement.
     """
 
     growth_front: int
