@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from netfilterqueue import NetfilterQueue
@@ -33,11 +33,19 @@ class Seen:
         return source, destination
 
 
+Answer = Callable[[Seen], bytes | None]  # another packet in the place of this one, or None
+
+
+def unchanged(seen: Seen) -> None:
+    """Lets every packet go as it came."""
+
+
 @dataclass
 class Recorder:
     """Everything seen so far, in order."""
 
     seen: list[Seen] = field(default_factory=list)
+    answer: Answer = unchanged
 
     def counts(self, mask: int = 0x10FF) -> dict[str, int]:
         """Packets by direction and our field of the mark: {"out 0x1": 3}. Waits until nothing more comes."""
@@ -50,9 +58,9 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def recording(host: Host, numbers: range) -> Iterator[Recorder]:
+def recording(host: Host, numbers: range, answer: Answer = unchanged) -> Iterator[Recorder]:
     """Listen on these queues of the host."""
-    recorder = Recorder()
+    recorder = Recorder(answer=answer)
     queues = []
     try:
         with host.entered():
@@ -68,6 +76,9 @@ def recording(host: Host, numbers: range) -> Iterator[Recorder]:
 def _bound(number: int, recorder: Recorder) -> NetfilterQueue:
     def take(packet) -> None:  # type: ignore[no-untyped-def]
         recorder.seen.append(Seen(number, packet.hook, packet.get_mark(), packet.get_payload()))
+        other = recorder.answer(recorder.seen[-1])
+        if other is not None:
+            packet.set_payload(other)
         packet.accept()
 
     queue = NetfilterQueue()

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import ip_network
 
 import pytest
@@ -25,12 +25,14 @@ def networks(*texts: str) -> tuple[Network, ...]:
 
 
 def plan(*selectors: Selector | tuple[Selector, Selector], owner: str = "test", bypass: bool = True,
-         workers: int = 1) -> RulePlan:  # fmt: skip
-    """Policies p1, p2, … of classes 1, 2, …, first first; a pair is (select, unless)."""
+         workers: int = 1, renumbers: Collection[int] = ()) -> RulePlan:  # fmt: skip
+    """Policies p1, p2, … of classes 1, 2, …, first first; a pair is (select, unless). renumbers: which."""
     queues = QueueGroup(FIRST_QUEUE, workers, bypass)
     pairs = [s if isinstance(s, tuple) else (s, None) for s in selectors]
     return RulePlan(
-        owner, MARKS, tuple(Diversion(f"p{i}", i, s, u, queues) for i, (s, u) in enumerate(pairs, 1))
+        owner,
+        MARKS,
+        tuple(Diversion(f"p{i}", i, s, u, queues, i in renumbers) for i, (s, u) in enumerate(pairs, 1)),
     )
 
 

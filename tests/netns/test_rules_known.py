@@ -1,0 +1,150 @@
+"""The programs that ask the map: every packet of a connection and no other, by class and by customization."""
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layer45.rules import bpf, known_program
+
+from .known_map import key_of
+
+pytestmark = pytest.mark.root
+
+PROG_TEST_RUN = 10
+V4 = ("10.77.0.1", "10.77.0.2")
+V6 = ("fd77::1", "fd77::2")
+every_pair = pytest.mark.parametrize("pair", [V4, V6], ids=["ipv4", "ipv6"])
+
+
+@pytest.fixture(scope="module")
+def connections() -> Iterator[int]:
+    """A map."""
+    made = bpf.create_hash(known_program.KEY_BYTES, known_program.VALUE_BYTES, 1024, "layer45_test")
+    yield made
+    os.close(made)
+
+
+def matches(code: bytes, packet: bytes) -> bool:
+    """Whether the kernel's own run of the program says yes."""
+    loaded = bpf.load_program(bpf.PROG_TYPE_SOCKET_FILTER, code, "layer45_test")
+    kind = 0x0800 if packet[0] >> 4 == 4 else 0x86DD
+    frame = ctypes.create_string_buffer(bytes(12) + struct.pack("!H", kind) + packet)
+    request = struct.pack("=IIIIQQII", loaded, 0, len(frame) - 1, 0, ctypes.addressof(frame), 0, 1, 0)
+    buffer, number = ctypes.create_string_buffer(request, len(request)), bpf.SYSCALL[platform.machine()]
+    try:
+        result = ctypes.CDLL(None, use_errno=True).syscall(number, PROG_TEST_RUN, buffer, len(request))
+        assert result == 0, os.strerror(ctypes.get_errno())
+    finally:
+        os.close(loaded)
+    return bool(struct.unpack_from("=I", buffer.raw, 4)[0])
+
+
+def packet_of(source: str, destination: str, source_port: int, port: int, options: bytes = b"") -> bytes:
+    """A TCP packet; options: of IPv4, or the extension headers of IPv6, the last one's next header TCP."""
+    addresses = ip_address(source).packed + ip_address(destination).packed
+    tcp = struct.pack("!HHIIHHHH", source_port, port, 1, 2, 5 << 12 | 16, 99, 0, 0)
+    if len(addresses) == 8:
+        head = struct.pack("!BBHIBBH", 0x45 + len(options) // 4, 0, 40 + len(options), 0, 64, 6, 0)
+        return head + addresses + options + tcp
+    return (
+        struct.pack("!IHBB", 6 << 28, 20 + len(options), 0 if options else 6, 64) + addresses + options + tcp
+    )
+
+
+def ways(pair: tuple[str, str], options: bytes = b"") -> dict[str, bytes]:
+    """A packet of the connection 1000 -> 2000, by its direction."""
+    local, remote = pair
+    return {
+        "out": packet_of(local, remote, 1000, 2000, options),
+        "in": packet_of(remote, local, 2000, 1000, options),
+    }
+
+
+@every_pair
+@pytest.mark.parametrize("direction", known_program.DIRECTIONS)
+def test_a_known_connection_is_found_by_class_and_customization(
+    connections: int, pair: tuple[str, str], direction: str
+) -> None:
+    packet = ways(pair)[direction]
+    programs = [
+        known_program.known(connections, direction),
+        known_program.of_class(connections, direction, 300),
+        known_program.of_class(connections, direction, 44),
+        known_program.customized(connections, direction),
+    ]
+    key = key_of(pair[0], 1000, pair[1], 2000)
+    for value, expected in (
+        (300, [1, 1, 0, 0]),
+        (300 | known_program.CUSTOMIZED, [1, 1, 0, 1]),
+        (None, [0] * 4),
+    ):
+        if value is None:
+            bpf.delete(connections, key)
+        else:
+            bpf.update(connections, key, struct.pack("=I", value))
+        assert [matches(code, packet) for code in programs] == expected, value
+
+
+@every_pair
+def test_directions_are_told_apart(connections: int, pair: tuple[str, str]) -> None:
+    key = key_of(pair[0], 1000, pair[1], 2000)
+    bpf.update(connections, key, struct.pack("=I", 1))
+    for asked in known_program.DIRECTIONS:
+        code = known_program.known(connections, asked)
+        assert {way: matches(code, packet) for way, packet in ways(pair).items()} == {
+            way: way == asked for way in known_program.DIRECTIONS
+        }
+    bpf.delete(connections, key)
+
+
+@pytest.mark.parametrize("pair", [V4, V6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("headers", [0, 1, 2, 3, 4])
+def test_options_and_extension_headers_are_skipped(
+    connections: int, pair: tuple[str, str], headers: int
+) -> None:
+    if pair == V4:
+        options, found = bytes([1] * 8 * headers), True
+    else:
+        rest = [*([60] * (headers - 1)), 6][:headers]
+        options, found = b"".join(bytes([kind, 1, 1, 12, *[0] * 12]) for kind in rest), headers < 4
+    bpf.update(connections, key_of(pair[0], 1000, pair[1], 2000), struct.pack("=I", 1))
+    for direction, packet in ways(pair, options).items():
+        assert matches(known_program.known(connections, direction), packet) == found
+    bpf.delete(connections, key_of(pair[0], 1000, pair[1], 2000))
+
+
+PORTS = st.integers(0, 65535)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([V4, V6]), st.data())
+def test_whatever_differs_is_another_connection(
+    connections: int, pair: tuple[str, str], data: st.DataObject
+) -> None:
+    key = bytearray(key_of(pair[0], 1000, pair[1], 2000))
+    at = data.draw(st.integers(0, len(key) - 1))
+    key[at] ^= data.draw(st.integers(1, 255))
+    bpf.update(connections, bytes(key), struct.pack("=I", 1))
+    try:
+        for direction, packet in ways(pair).items():
+            assert not matches(known_program.known(connections, direction), packet)
+    finally:
+        bpf.delete(connections, bytes(key))
+
+
+@every_pair
+def test_what_is_cut_short_is_no_match(connections: int, pair: tuple[str, str]) -> None:
+    bpf.update(connections, key_of(pair[0], 1000, pair[1], 2000), struct.pack("=I", 1))
+    code = known_program.known(connections, "out")
+    packet = ways(pair)["out"]
+    head = 20 if pair == V4 else 40  # the kernel runs no program on less
+    lengths = [length for length in range(head, len(packet)) if matches(code, packet[:length])]
+    assert lengths == list(range(head + 4, len(packet)))
+    bpf.delete(connections, key_of(pair[0], 1000, pair[1], 2000))
