@@ -19,12 +19,15 @@ from layer45.rules.assembler import (
     JUMP,
     LEFT_CONST,
     LOAD8,
+    LOAD16,
     LOAD32,
     MAP_DESCRIPTOR,
     MOVE,
     MOVE_CONST,
     NOT_EQUAL_CONST,
     RIGHT_CONST,
+    STORE16,
+    STORE32,
     STORE_CONST32,
     Assembler,
 )
@@ -69,22 +72,20 @@ def customized(map_descriptor: int, direction: str) -> bytes:
 
 def _found(map_descriptor: int, direction: str) -> Assembler:
     """r0: the connection's value."""
-    out = direction == "out"
     a = Assembler()
     a.emit(MOVE, 6, 1)
-    _load(a, 0, SCRATCH, 1)
+    _load(a, 0, SCRATCH, 8)
     a.emit(LOAD8, 7, FRAME, at=SCRATCH)
+    a.emit(LOAD8, 8, FRAME, at=SCRATCH + 6)  # the next header, in IPv6
     a.emit(MOVE, 1, 7)
     a.emit(RIGHT_CONST, 1, constant=4)
     a.emit(EQUAL_CONST, 1, at="version4", constant=4)
-    _version6(a, *((LOCAL, REMOTE) if out else (REMOTE, LOCAL)))
+    _version6(a, direction)
     a.emit(JUMP, at="ports")
     a.label("version4")
-    _version4(a, *((LOCAL, REMOTE) if out else (REMOTE, LOCAL)))
+    _version4(a, direction)
     a.label("ports")
-    _load(a, 7, LOCAL_PORT if out else REMOTE_PORT, 2, moving=True)
-    a.emit(ADD_CONST, 7, constant=2)
-    _load(a, 7, REMOTE_PORT if out else LOCAL_PORT, 2, moving=True)
+    _ports(a, direction)
     a.constant(1, map_descriptor, MAP_DESCRIPTOR)
     _address(a, 2, KEY)
     a.emit(CALL, constant=MAP_LOOKUP_ELEMENT)
@@ -100,21 +101,24 @@ def _ended(a: Assembler) -> bytes:
     return a.code()
 
 
-def _version4(a: Assembler, source: int, destination: int) -> None:
-    for place, offset in ((source, 12), (destination, 16)):
+def _version4(a: Assembler, direction: str) -> None:
+    _load(a, 12, SCRATCH, 8)
+    for place, offset in zip((LOCAL, REMOTE), (0, 4) if direction == "out" else (4, 0), strict=True):
         a.emit(STORE_CONST32, FRAME, at=place)
         a.emit(STORE_CONST32, FRAME, at=place + 4)
         a.emit(STORE_CONST32, FRAME, at=place + 8, constant=MAPPED_BE)
-        _load(a, offset, place + 12, 4)
+        a.emit(LOAD32, 1, FRAME, at=SCRATCH + offset)
+        a.emit(STORE32, FRAME, 1, at=place + 12)
     a.emit(AND_CONST, 7, constant=15)
     a.emit(LEFT_CONST, 7, constant=2)
 
 
-def _version6(a: Assembler, source: int, destination: int) -> None:
-    _load(a, 8, source, 16)
-    _load(a, 24, destination, 16)
-    _load(a, 6, SCRATCH, 1)
-    a.emit(LOAD8, 8, FRAME, at=SCRATCH)
+def _version6(a: Assembler, direction: str) -> None:
+    if direction == "out":
+        _load(a, 8, LOCAL, 32)  # both addresses in the key's order
+    else:
+        _load(a, 8, REMOTE, 16)
+        _load(a, 24, LOCAL, 16)
     a.emit(MOVE_CONST, 7, constant=40)
     for step in range(STEPS):
         a.emit(EQUAL_CONST, 8, at="ports", constant=TCP)
@@ -134,6 +138,16 @@ def _step(a: Assembler) -> None:
     a.emit(LEFT_CONST, 1, constant=3)
     a.emit(ADD_CONST, 1, constant=8)
     a.emit(ADD, 7, 1)
+
+
+def _ports(a: Assembler, direction: str) -> None:
+    if direction == "out":
+        _load(a, 7, LOCAL_PORT, 4, moving=True)
+        return
+    _load(a, 7, SCRATCH, 4, moving=True)
+    for place, offset in ((REMOTE_PORT, 0), (LOCAL_PORT, 2)):
+        a.emit(LOAD16, 1, FRAME, at=SCRATCH + offset)
+        a.emit(STORE16, FRAME, 1, at=place)
 
 
 def _load(a: Assembler, offset: int, place: int, count: int, moving: bool = False) -> None:

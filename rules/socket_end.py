@@ -45,6 +45,18 @@ def end_sockets(keys: Iterable[bytes]) -> Ended:
     return total
 
 
+def problem() -> str:
+    """Why sockets cannot be closed here, or empty. Closes none."""
+    nobody = bytes(36)  # :: to ::, port 0
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as diag:
+            diag.settimeout(TIMEOUT_S)
+            _ask(diag, SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, _request(nobody, 0, bytes(8)))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def _end(diag: socket.socket, key: bytes) -> bool:
     return any(_end_at(diag, key, interface) for interface in _interfaces(key))
 
