@@ -3,7 +3,6 @@
 Each try has a network namespace of its own, which ends with it: the host's rules are never touched.
 """
 
-import ctypes
 import os
 import platform
 import shutil
@@ -15,20 +14,11 @@ from layer45 import cgroups
 from layer45.doctor import Finding, found
 from layer45.doctor_host import search_path
 from layer45.errors import Layer45Error
+from layer45.rules import bpf, socket_end
 
 TRY_TIME_OUT_S = 15
-BPF_SYSCALL = {
-    "x86_64": 321,
-    "aarch64": 280,
-    "riscv64": 280,
-    "ppc64le": 361,
-    "s390x": 351,
-    "armv7l": 386,
-    "i686": 357,
-}
-BPF_PROG_LOAD = 5
-BPF_PROG_TYPE_CGROUP_SOCK = 9
-BPF_CGROUP_INET_SOCK_CREATE = 2
+ATTACH_SOCK_CREATE = 2
+ALWAYS_ONE = bytes.fromhex("b700000001000000 9500000000000000")  # a program
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ NFT_RULESETS = (
 def examine() -> list[Finding]:
     """Every check of this file."""
     tries = [*map(iptables_rule, IPTABLES_RULES), *map(nft_ruleset, NFT_RULESETS)]
-    return [one_queue_rule(tries), *tries, cgroup_mount(), sock_create()]
+    return [one_queue_rule(tries), *tries, cgroup_mount(), sock_create(), socket_filter(), socket_destroy()]
 
 
 def one_queue_rule(tries: list[Finding]) -> Finding:
@@ -155,25 +145,28 @@ def cgroup_mount() -> Finding:
 def sock_create() -> Finding:
     """Loads, and attaches nowhere, the smallest program that could tag a socket when it is made."""
     mend = "boot a kernel with CONFIG_CGROUP_BPF (tagging by program name needs it)"
-    failure = _load_smallest_program()
+    failure = _load(bpf.PROG_TYPE_CGROUP_SOCK, ATTACH_SOCK_CREATE)
     return found("bpf", "cgroup/sock_create", not failure, failure or "loads", _mend(mend))
 
 
-def _load_smallest_program() -> str:
-    """The kernel's answer to BPF_PROG_LOAD of `return 1`; empty when it took it."""
-    number = BPF_SYSCALL.get(platform.machine())
-    if number is None:
-        return f"not tried: unknown machine {platform.machine()}"
-    code = ctypes.create_string_buffer(bytes.fromhex("b700000001000000 9500000000000000"), 16)
-    licence = ctypes.create_string_buffer(b"GPL")
-    request = (ctypes.c_uint8 * 128)()
-    fields = ((0, 4, BPF_PROG_TYPE_CGROUP_SOCK), (4, 4, 2), (8, 8, ctypes.addressof(code)),
-              (16, 8, ctypes.addressof(licence)), (68, 4, BPF_CGROUP_INET_SOCK_CREATE))  # fmt: skip
-    for offset, size, value in fields:
-        ctypes.memmove(ctypes.addressof(request) + offset, value.to_bytes(size, "little"), size)
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.syscall(number, BPF_PROG_LOAD, ctypes.byref(request), len(request))
-    if descriptor < 0:
-        return os.strerror(ctypes.get_errno())
-    os.close(descriptor)
+def socket_filter() -> Finding:
+    """The kind of program that tells known TCP connections, for chains that make them longer."""
+    failure = _load(bpf.PROG_TYPE_SOCKET_FILTER)
+    mend = "boot a kernel with CONFIG_BPF_SYSCALL (chains that lengthen TCP segments need it)"
+    return found("bpf", "known connections", not failure, failure or "loads", _mend(mend))
+
+
+def socket_destroy() -> Finding:
+    """Whether customized TCP connections can be closed when nobody is there any more to translate them."""
+    failure = "not tried: needs root" if os.geteuid() != 0 else socket_end.problem()
+    mend = "boot a kernel with CONFIG_INET_DIAG_DESTROY (chains that lengthen TCP segments want it)"
+    return found("bpf", "closing connections", not failure, failure or "works", _mend(mend))
+
+
+def _load(kind: int, attach: int = 0) -> str:
+    """What the kernel says to the smallest program of a kind; empty when it took it."""
+    try:
+        os.close(bpf.load_program(kind, ALWAYS_ONE, "layer45_probe", attach))
+    except OSError as error:
+        return error.strerror or str(error)
     return ""
