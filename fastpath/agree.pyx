@@ -138,7 +138,10 @@ cdef l45_verdict _peers_syn(l45_worker *worker, l45_entry *entry, l45_connection
                             l45_packet *packet) noexcept nogil:
     cdef l45_option offer = option_experiment(packet, OFFER_EXID)
     cdef uint8_t digests[4]
+    cdef l45_option mss = option_find(packet, OPTION_MSS)
     cdef bint offered = offer.bytes == OFFER_BYTES
+    if entry.phase == PHASE_OPENING:
+        connection.mss = load_be16(packet.data + mss.at + 2) if mss.bytes == 4 else 0
     if offered:
         memcpy(digests, packet.data + offer.at + DIGESTS, sizeof(digests))
     if tcp_flags(packet) & TCP_ACK:

@@ -13,19 +13,19 @@ from layer45.fastpath.packet cimport (
 )
 from layer45.fastpath.pool cimport HEAD_ROOM_BYTES, ORIGIN_CLONE, POOL_BUFFER_BYTES, l45_carrier
 from layer45.fastpath.tcp cimport (
-    TCP_FIN, TCP_FLAGS, TCP_PSH, TCP_SEQUENCE, TCP_URG, TCP_URGENT, tcp_header, tcp_sequence,
+    TCP_FIN, TCP_FLAGS, TCP_HEADER_BYTES, TCP_PSH, TCP_SEQUENCE, TCP_URG, TCP_URGENT, tcp_header, tcp_sequence,
 )
 
 cdef enum:
     ASSUMED_MTU = 1500  # of a device that is not known
 
 
-cdef int cut(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
+cdef int cut(l45_worker *worker, l45_carrier *carrier, uint32_t mss) noexcept nogil:
     """The kernel cuts a super-packet itself, but one message to it holds LARGEST_PACKET_BYTES."""
     cdef l45_packet *packet = &carrier.packet
     cdef uint32_t mtu = carrier.mtu if carrier.mtu else <uint32_t> LARGEST_PACKET_BYTES
     cdef uint32_t limit = LARGEST_PACKET_BYTES if packet.flags & L45_GSO else min(mtu, <uint32_t> LARGEST_PACKET_BYTES)
-    cdef uint32_t total = <uint32_t> (packet.tail - packet.data)
+    cdef uint32_t total = <uint32_t> (packet.tail - packet.data), first_bytes
     if total <= limit or packet.direction != L45_EGRESS or payload_bytes(packet) == 0 \
             or limit <= packet.payload_offset:
         return 0
@@ -34,9 +34,22 @@ cdef int cut(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
         return -1
     worker.counters[COUNT_SEGMENTS_CUT] += 1
     worker.cut = True
-    _send_rest(worker, carrier, limit - packet.payload_offset, min(limit, carrier.mtu if carrier.mtu else ASSUMED_MTU))
-    _shorten(packet, limit - packet.payload_offset)
+    first_bytes = limit - packet.payload_offset
+    if packet.flags & L45_GSO:
+        first_bytes = _whole_segments(first_bytes, _segment_bytes(packet, mss, mtu))
+    _send_rest(worker, carrier, first_bytes, min(limit, carrier.mtu if carrier.mtu else ASSUMED_MTU))
+    _shorten(packet, first_bytes)
     return 0
+
+
+cdef inline uint32_t _segment_bytes(const l45_packet *packet, uint32_t mss, uint32_t mtu) noexcept nogil:
+    """What the kernel will cut a super-packet into: as much as the peer takes and the device, less the options."""
+    cdef uint32_t fitting = min(mss, mtu - packet.l4_offset - TCP_HEADER_BYTES)
+    return fitting - min(fitting, packet.payload_offset - packet.l4_offset - <uint32_t> TCP_HEADER_BYTES)
+
+
+cdef inline uint32_t _whole_segments(uint32_t count, uint32_t segment_bytes) noexcept nogil:
+    return count - count % segment_bytes if 0 < segment_bytes <= count else count
 
 
 cdef void _send_rest(l45_worker *worker, const l45_carrier *carrier, uint32_t first_bytes,

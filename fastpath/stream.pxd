@@ -7,7 +7,7 @@ Which 64-bit offset a 32-bit number means is decided by the nearest to one that 
 packets move these. So nothing that arrives can lead a good connection astray.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from layer45.fastpath.abi cimport l45_context, l45_packet, l45_verdict
 from layer45.fastpath.chain cimport l45_instance
@@ -35,6 +35,7 @@ cdef struct l45_connection:
     uint32_t first[2]    # sequence number of offset 0, by the direction of the stream's bytes
     uint32_t isn         # our kernel's
     uint32_t syn_bytes   # data in its SYN
+    uint16_t mss         # the peer's, as its SYN said; 0: it did not
     uint8_t scale[2]     # window shift of the windows that leave, and of those that come
     uint8_t started      # our kernel has sent a SYN
     uint8_t syns         # SYNs it has sent so far, without ACK

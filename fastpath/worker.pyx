@@ -292,15 +292,15 @@ cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *en
     if not carrier.packet.flags & L45_EDITED:
         return L45_PASS
     if entry.phase != PHASE_NONE:
-        return _settle_segment(worker, carrier)
+        return _settle_segment(worker, entry, carrier)
     seal(&carrier.packet)
     if carrier.mtu and carrier.packet.wire_bytes > before_bytes:
         return _grown(worker, chain, carrier, before_bytes)
     return L45_REWRITTEN
 
 
-cdef l45_verdict _settle_segment(l45_worker *worker, l45_carrier *carrier) noexcept nogil:
-    if cut(worker, carrier) != 0:
+cdef l45_verdict _settle_segment(l45_worker *worker, l45_entry *entry, l45_carrier *carrier) noexcept nogil:
+    if cut(worker, carrier, connection_of(entry).mss) != 0:
         worker.counters[COUNT_SEGMENTS_LOST] += 1
         return L45_DROP
     seal(&carrier.packet)

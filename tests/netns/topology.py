@@ -127,11 +127,15 @@ class Host:
 
         On (the default of veth) packets cross without a checksum and none is checked; off is a real wire.
         """
+        for command in (ETHTOOL_SET_TX_CHECKSUM, ETHTOOL_SET_TSO, ETHTOOL_SET_GSO, ETHTOOL_SET_GRO):
+            self.set_offload(command, enabled)
+
+    def set_offload(self, command: int, enabled: bool) -> None:
+        """Turn one of them on or off. Without TSO at the sender, GRO puts together what comes, as a card's does."""
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            for command in (ETHTOOL_SET_TX_CHECKSUM, ETHTOOL_SET_TSO, ETHTOOL_SET_GSO, ETHTOOL_SET_GRO):
-                value = array.array("I", [command, int(enabled)])
-                request = struct.pack("16sP", self.device.encode(), value.buffer_info()[0])
-                fcntl.ioctl(control, SIOCETHTOOL, request.ljust(40, b"\0"))
+            value = array.array("I", [command, int(enabled)])
+            request = struct.pack("16sP", self.device.encode(), value.buffer_info()[0])
+            fcntl.ioctl(control, SIOCETHTOOL, request.ljust(40, b"\0"))
 
     @contextlib.contextmanager
     def capture(self, expression: str = "", device: str = DEVICE) -> Iterator[Capture]:
