@@ -5,7 +5,7 @@
 Needs root, curl, lighttpd, dig and dnsmasq. The servers listen on two ports each; the policies of the daemons
 at both ends want one of the two, so customized and other traffic alternate within one run. Downloads pass a
 token bucket of 1 Gbit/s at the server's device: 32 bytes in every 1000 make them 3.2 % longer on the wire.
-The devices are set as a network card is: segments go one by one over the wire, and are put together behind it.
+The devices are set as a network card is: segments go one by one over the wire, and are put together then.
 """
 
 import argparse
