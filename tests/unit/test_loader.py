@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from layer45 import loader
 from layer45.errors import ConfigError
 from layer45.loader import ChainPlan, Plan, exec_cgroup, load, load_code
 from layer45.rules.diversion import QueueGroup, Selector
@@ -281,3 +282,29 @@ def test_code_is_loaded_for_all_chains_or_all_faults_told(configuration: Any) ->
     ]
     load_code(replace(plan, chains=(replace(plan.chains[0], instances=plan.chains[0].instances[:1]),)))
     assert plan.chains[0].instances[0].module.python_class
+
+
+def test_what_renumbers_has_queues_of_its_own_and_a_map(
+    configuration: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration.settings("max_flows = 100\nworkers = 3\n")
+    configuration.module("grow", transports=["udp", "tcp"])
+    configuration.module("look", transports=["udp", "tcp"])
+    grows = lambda instances: any(each.module.name == "grow" for each in instances)  # noqa: E731
+    monkeypatch.setattr(loader, "renumbers", grows)
+    matches = {"a": ("grow", "tcp"), "b": ("look", "tcp"), "c": ("grow", "udp")}
+    policies = [
+        f'[policy.{name}]\npriority = {at}\nmatch = {{ protocol = "{protocol}" }}\nchain = {{ module = "{module}" }}\n'
+        for at, (name, (module, protocol)) in enumerate(matches.items())
+    ]
+    configuration.policies("".join(policies))
+    plan = configuration.load()
+    assert {each.policy: each.renumbers for each in plan.rules.diversions} == {
+        "a": True,
+        "b": False,
+        "c": False,
+    }
+    assert plan.rules.renumbering == (chain(plan, "a").class_id,)
+    assert chain(plan, "a").queue != chain(plan, "b").queue == chain(plan, "c").queue
+    assert chain(plan, "a").queue.on_failure == "open" and not chain(plan, "a").queue.fail_open
+    assert plan.rules.connections == 300

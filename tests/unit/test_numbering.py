@@ -8,10 +8,11 @@ from layer45.numbering import QueueKind, number_classes, number_queues
 
 NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=5)
 KINDS = [
-    QueueKind(size, gso, failure)
+    QueueKind(size, gso, failure, renumbers)
     for size in (192, 65531)
     for gso in (True, False)
     for failure in ("open", "closed")
+    for renumbers in (False, True)
 ]
 
 
@@ -73,3 +74,12 @@ def test_the_last_queue() -> None:
     assert number_queues([KINDS[0]], 65534, 2, (), True)[KINDS[0]].first == 65534
     with pytest.raises(ValueError, match=r"^the queues would end at 65536; the last there is is 65535$"):
         number_queues([KINDS[0]], 65534, 3, (), True)
+
+
+def test_a_full_queue_lets_packets_by_only_where_nothing_can_break() -> None:
+    """What on_failure says is shown as it is; a customized connection passes customized or not at all."""
+    groups = number_queues(KINDS, 100, 1, (), True).values()
+    assert {group.kind for group in groups if group.fail_open} == {
+        kind for kind in KINDS if kind.on_failure == "open" and not kind.renumbers
+    }
+    assert {group.on_failure for group in groups if group.renumbers} == {"open", "closed"}
