@@ -55,8 +55,10 @@ class RuleSwitch:
         _told(self._known.settle, plan)
 
     def divert_nothing(self, plan: RulePlan) -> None:
-        """The hooks stay; customized connections are dropped, then closed. Raises Layer45Error."""
-        self.install(replace(plan, diversions=(), ending=self._known.opened))
+        """The hooks stay; customized connections are closed, and dropped from now on. Raises Layer45Error."""
+        nothing = replace(plan, diversions=(), ending=self._known.opened)
+        self.prepare(nothing)
+        self.install(nothing)
 
     def remove(self, owner: str) -> None:
         """Raises Layer45Error."""

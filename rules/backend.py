@@ -65,13 +65,14 @@ def install(plan: RulePlan, backend: str = "auto") -> str:
 def remove(owner: str) -> None:
     """Take out whatever rules of the owner are in this network namespace, and then the map that they ask.
 
-    None is no error. Customized connections end with the rules: RulesError, when all else is done, if one
+    None is no error. Customized connections end before the rules: RulesError, when all else is done, if one
     cannot be closed.
     """
+    ended = known.end(owner)
     for name, module in BACKENDS.items():
         if _installed(name, owner):
             module.remove(owner)
-    ended = known.remove(owner)
+    ended += known.remove(owner)
     if ended.problem:
         raise RulesError(ended.problem)
 

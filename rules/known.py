@@ -2,7 +2,8 @@
 
     prepare:  file system, map, programs, all with names      before the queues are bound and the rules come
     settle:   the programs of classes that are gone go        when the rules have changed
-    remove:   customized connections are closed, names go     when the rules are gone; by whatever process
+    end:      customized connections are closed               before the rules go; by whatever process
+    remove:   the same again, and names go                    when the rules are gone; by whatever process
 
 A customized connection must not go on without us: its peer would take data for inserted bytes. So, when
 nobody translates it any more, its socket is closed. A peer that does not hear of it does with its next
@@ -42,15 +43,18 @@ class KnownConnections:
         self._classes: set[int] = set()
 
     def prepare(self, plan: RulePlan) -> int:
-        """Everything the plan's rules ask for; the map's descriptor, which stays ours, or -1: none is needed.
+        """Everything the plan's rules ask for; the map's descriptor, which stays ours; -1: none is needed.
 
-        Raises RulesError.
+        Customized connections of classes that the plan has not are closed now, while engine and rules are
+        theirs: so their last word, the reset, reaches the peer as all before it. Raises RulesError.
         """
         if self._map < 0 and not plan.renumbering:
             return -1
         with _told():
             if self._map < 0:
                 self._begin(pins.make(plan.owner), plan.connections)
+            else:
+                _end_customized_of(self._map, plan.renumbering)
             self._pin_classes(pins.directory(plan.owner), set(plan.renumbering) - self._classes)
         return self._map
 
@@ -80,7 +84,7 @@ class KnownConnections:
             self._classes.add(class_id)
 
     def settle(self, plan: RulePlan) -> Ended:
-        """What no rule asks any more goes; customized connections whose class is gone are closed."""
+        """What no rule asks any more goes, and customized connections that came to a gone class meanwhile."""
         if self._map < 0:
             return Ended()
         gone = self._classes.difference(plan.renumbering)
@@ -104,8 +108,17 @@ def program(owner: str, name: str, direction: str) -> Path:
     return pins.directory(owner) / f"{name}-{direction}"
 
 
+def end(owner: str) -> Ended:
+    """Closes customized connections, whoever made the map. Raises RulesError.
+
+    To be called before the rules go, when nobody reads the queues: what the sockets still send is dropped.
+    """
+    with _told():
+        return sum(map(_end_customized, pins.existing(owner)), Ended())
+
+
 def remove(owner: str) -> Ended:
-    """Closes customized connections and takes all names away, whoever made them.
+    """Closes the customized connections that are left and takes all names away, whoever made them.
 
     To be called when no rule of the owner is left. Nothing to do is no error. Raises RulesError.
     """

@@ -15,7 +15,7 @@ from layer45.rules.mounts import MOUNTS
 from .owned_sockets import Owner, owned_socket
 from .queue_recorder import LOCAL_OUT, Recorder, Seen, recording
 from .rule_plans import FIRST_QUEUE, MARKS
-from .topology import Host
+from .topology import NAMESPACES, Host
 
 PORT = 5004
 IP_OFFSETS = {4: (12, 16, 20), 6: (8, 24, 40)}  # of addresses; end of a header without options
@@ -142,13 +142,14 @@ def exchange(one: socket.socket, other: socket.socket) -> None:
 
 @contextlib.contextmanager
 def without_trace(host: Host) -> Iterator[None]:
-    """AssertionError if names or mounts are left when it ends."""
-    before = _traces()
+    """AssertionError if names or mounts of the host's are there before, or are left when it ends."""
+    assert _traces(host) == ([], [])
     yield
-    assert _traces() == before, host.name
+    assert _traces(host) == ([], [])
 
 
-def _traces() -> tuple[list[str], list[str]]:
-    mounts = [line for line in MOUNTS.read_text().splitlines() if " bpf " in line]
-    places = [*pins.RUNTIME.glob("bpf_*"), *Path("/sys/fs/bpf").glob("layer45*")]
+def _traces(host: Host) -> tuple[list[str], list[str]]:
+    number = (NAMESPACES / host.name).stat().st_ino
+    mounts = [line for line in MOUNTS.read_text().splitlines() if f"_{number} " in line]
+    places = [*pins.RUNTIME.glob(f"*_{number}"), *Path("/sys/fs/bpf").glob(f"layer45*_{number}")]
     return mounts, sorted(map(str, places))

@@ -29,6 +29,7 @@ def test_customized_connections_end_with_the_rules(hosts: Hosts, family: int) ->
             connections.add(key_of_socket(plain), 1)
         with pytest.raises(ConnectionAbortedError):
             one.recv(9)
+        other.sendall(b"are you there?")  # there was nobody to tell it
         with pytest.raises(ConnectionResetError):
             other.recv(9)
         exchange(plain, plain_peer)

@@ -12,7 +12,7 @@ from layer45.rule_switch import RuleSwitch
 from layer45.rules import backend, pins
 from layer45.rules.diversion import RulePlan, Selector
 
-from .known_map import Connections, connected, exchange, key_of_socket, without_trace
+from .known_map import Connections, connected, exchange, key_of_socket, tcp_of, without_trace
 from .queue_recorder import recording
 from .rule_plans import FIRST_QUEUE, plan
 from .test_rules_life import LITTLE, snapshot
@@ -68,10 +68,11 @@ def test_whole_life_leaves_no_trace(hosts: Hosts) -> None:
     assert open_descriptors() == descriptors
 
 
-def test_customized_connections_are_closed_before_the_engine_goes(hosts: Hosts) -> None:
+def test_customized_connections_are_closed_while_the_engine_can_tell_their_peers(hosts: Hosts) -> None:
     with (
+        recording(hosts.a, range(FIRST_QUEUE, FIRST_QUEUE + 1)) as recorder,
         started(hosts) as (rules, descriptor),
-        connected(hosts.a, hosts.b, V4, ALICE) as (one, _),
+        connected(hosts.a, hosts.b, V4, ALICE) as (one, other),
         connected(hosts.a, hosts.b, V4, ALICE, port=5005) as (plain, plain_peer),
     ):
         customized(descriptor, key_of_socket(one))
@@ -79,6 +80,9 @@ def test_customized_connections_are_closed_before_the_engine_goes(hosts: Hosts) 
             rules.divert_nothing(STREAMS)
         with pytest.raises(ConnectionAbortedError):
             one.recv(9)
+        with pytest.raises(ConnectionResetError):
+            other.recv(9)
+        assert tcp_of(recorder.seen[-1].packet)[13] & 4
         exchange(plain, plain_peer)
 
 
