@@ -1,6 +1,7 @@
 """scramble in plain Python: the arithmetic of README.md, for tests and for reading."""
 
 MASK = (1 << 64) - 1
+HALF = (1 << 32) - 1
 STEP = 0x9E3779B97F4A7C15
 ODD = 0xD6E8FEB86659FD93
 POSITIONS = 1 << 32
@@ -18,6 +19,18 @@ def fold_product(left, right):
     return product & MASK ^ product >> 64
 
 
+def multiply_halves(value, factor):
+    low, high = value & HALF, value >> 32
+    return (high * factor & HALF) << 32 | low * factor & HALF
+
+
+def stream_word(value):
+    value = multiply_halves(value ^ value >> 32, 0x85EBCA6B)
+    value ^= value >> 15
+    value = multiply_halves((value ^ value << 32) & MASK, 0xC2B2AE35)
+    return value ^ value >> 29
+
+
 def word(content):
     return int.from_bytes(content, "little")
 
@@ -26,7 +39,7 @@ def keystream(base, position, count):
     """Bytes [position, position + count)."""
     first, last = position // 8, (position + count + 7) // 8
     values = ((base + block * STEP) & MASK for block in range(first, last))
-    stream = b"".join(fold_product(value, value ^ ODD).to_bytes(8, "little") for value in values)
+    stream = b"".join(stream_word(value).to_bytes(8, "little") for value in values)
     return stream[position % 8 : position % 8 + count]
 
 

@@ -2,7 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_EGRESS, L45_ERROR, L45_OPS_CAPSULE, L45_PASS, L45_REWRITTEN, l45_context, l45_ops,
@@ -13,10 +13,7 @@ from layer45.fastpath.packet cimport (
 )
 from layer45.fastpath.params cimport choice_is, param_named
 from layer45.fastpath.splitmix cimport mixed
-
-cdef extern from "<endian.h>" nogil:
-    uint64_t htole64(uint64_t)
-    uint64_t le64toh(uint64_t)
+from layer45.modules.scramble.keystream cimport STEP, apply_stream, apply_word, load_word
 
 cdef enum:                      # counters, as in module.toml
     SCRAMBLED, UNSCRAMBLED, TRUNCATED
@@ -28,14 +25,11 @@ cdef enum:
 
 cdef extern from * nogil:
     """
-    #define STEP 0x9E3779B97F4A7C15ULL  /* 2^64 divided by the golden ratio */
-
     static inline uint64_t fold_product(uint64_t left, uint64_t right) {
         unsigned __int128 product = (unsigned __int128) left * right;
         return (uint64_t) product ^ (uint64_t) (product >> 64);
     }
     """
-    uint64_t STEP
     uint64_t fold_product(uint64_t left, uint64_t right)
 
 cdef struct scramble_instance:
@@ -45,44 +39,8 @@ cdef struct scramble_instance:
     bint by_sequence
 
 
-cdef inline uint64_t stream_word(uint64_t value) noexcept nogil:
-    """One multiplication for 8 bytes of keystream: half the cost of mixed, measured."""
-    return fold_product(value, value ^ <uint64_t> 0xD6E8FEB86659FD93)
-
-
 cdef inline uint64_t mix_in(uint64_t lane, uint64_t word) noexcept nogil:
     return fold_product(lane ^ word, <uint64_t> 0xD6E8FEB86659FD93) + STEP
-
-
-cdef inline uint64_t load_word(const uint8_t *at, uint32_t count) noexcept nogil:
-    """Up to 8 bytes as a little-endian number, zeros above."""
-    cdef uint64_t word = 0
-    memcpy(&word, at, count)
-    return le64toh(word)
-
-
-cdef inline void apply_word(uint8_t *at, uint64_t word, uint32_t count) noexcept nogil:
-    """XORs the first count bytes of a word, little endian."""
-    word = htole64(load_word(at, count) ^ word)
-    memcpy(at, &word, count)
-
-
-cdef void apply_stream(uint8_t *at, uint32_t count, uint64_t base, uint64_t position) noexcept nogil:
-    """XORs keystream bytes [position, position + count). Block i, 8 bytes: stream_word(base + i * STEP)."""
-    cdef uint64_t word = base + (position >> 3) * STEP
-    cdef uint32_t skip = position & 7
-    cdef uint32_t part = min(8 - skip, count)
-    cdef uint32_t block
-    if skip:
-        apply_word(at, stream_word(word) >> 8 * skip, part)
-        at += part
-        count -= part
-        word += STEP
-    for block in range(count >> 3):
-        apply_word(at + 8 * block, stream_word(word + block * STEP), 8)
-    block = count >> 3
-    if count & 7:
-        apply_word(at + 8 * block, stream_word(word + block * STEP), count & 7)
 
 
 cdef uint64_t digest(const uint8_t *at, uint32_t count, uint64_t key) noexcept nogil:
