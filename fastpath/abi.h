@@ -31,7 +31,8 @@ enum {
     L45_EDITED = 1,    /* some byte differs from what the kernel gave */
     L45_SUMMED = 2,    /* payload_sum holds what the L4 checksum claims of the payload */
     L45_NO_SUM = 4,    /* the L4 checksum field carries no claim (UDP over IPv4, 0) */
-    L45_PARTIAL = 8,   /* the field holds the pseudo-header sum only: compute it whole on the way out */
+    L45_PARTIAL = 8,   /* the field holds the pseudo-header sum only: compute it whole on the way out; with L45_SUMMED,
+                        * payload_sum is what the payload really sums to */
     L45_GSO = 16,      /* a super-packet: the kernel cuts it into segments later */
     L45_TRUNCATED = 32, /* data..tail is shorter than the packet: look, never edit */
     L45_AGREED = 64     /* TCP: the peer runs the mirror of this chain, so the connection is customized */

@@ -5,7 +5,7 @@ checksum that was wrong on arrival is still wrong, by as much, after any chain (
 Lengths and checksums in the headers are written once, by `seal`, when the chain is done.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from layer45.fastpath.abi cimport (
@@ -18,6 +18,7 @@ cdef enum:
     PROTOCOL_UDP = 17
     LARGEST_PACKET_BYTES = 65531  # what one netlink attribute carries
     SMALLEST_IPV6_MTU = 1280      # no sender needs to send less at once (RFC 8200 section 5)
+    PIECE_BYTES = 4096            # of a payload that is changed in place: even, and small enough for the nearest cache
 
 # Why `parse` refused a packet; each is a counter of the worker.
 cdef enum parse_result:
@@ -212,3 +213,31 @@ cdef inline void end_change(l45_packet *packet, uint32_t offset, uint32_t count)
     if packet.flags & L45_SUMMED:
         packet.payload_sum = sum_add(
             packet.payload_sum, sum_at(sum_bytes(payload(packet) + offset, count), offset))
+
+
+# Writes over count payload bytes, the first of which stands at `position` of whatever `using` describes.
+ctypedef void (*l45_change)(const void *using, uint64_t position, uint8_t *bytes, uint32_t count) noexcept nogil
+
+
+cdef inline void change_in_pieces(l45_packet *packet, uint32_t first, uint32_t last, l45_change change,
+                                  const void *using, uint64_t position) noexcept nogil:
+    """Changes payload bytes [first, last) of an editable packet in place; position is that of the first.
+
+    A piece is summed before and after while it is in the nearest cache. A whole payload whose checksum is still to be
+    computed is summed on the way: `seal` need not read it again.
+    """
+    cdef bint fresh = packet.flags & L45_PARTIAL and first == 0 and last == payload_bytes(packet)
+    cdef uint32_t count
+    if fresh:
+        packet.payload_sum = 0
+        packet.flags |= L45_SUMMED
+    while first < last:
+        count = min(<uint32_t> PIECE_BYTES, last - first)
+        if fresh:
+            begin_edit(packet)
+        else:
+            begin_change(packet, first, count)
+        change(using, position, payload(packet) + first, count)
+        end_change(packet, first, count)
+        first += count
+        position += count

@@ -1,6 +1,6 @@
 """Finds a packet's headers, and writes lengths and checksums back when a chain is done with it."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport (
@@ -142,10 +142,16 @@ cdef void write_ipv4_word(l45_packet *packet, size_t offset, const uint8_t *word
 
 
 cdef void _complete_checksum(l45_packet *packet, uint32_t l4_before_bytes) noexcept nogil:
-    """The field holds the kernel's pseudo-header sum, which knows the final address behind a routing header."""
+    """The field holds the kernel's pseudo-header sum, which knows the final address behind a routing header.
+
+    A payload that was summed while it was changed is not read again.
+    """
     cdef uint8_t lengths[4]
     cdef uint32_t l4_bytes = packet.wire_bytes - packet.l4_offset
-    cdef uint32_t total = sum_bytes(packet.data + packet.l4_offset, l4_bytes)
+    cdef uint32_t summed_bytes = packet.payload_offset - packet.l4_offset if packet.flags & L45_SUMMED else l4_bytes
+    cdef uint32_t total = sum_bytes(packet.data + packet.l4_offset, summed_bytes)
+    if packet.flags & L45_SUMMED:
+        total = sum_add(total, packet.payload_sum)
     store_be16(lengths, l4_before_bytes)
     store_be16(lengths + 2, l4_bytes)
     total = sum_add(sum_subtract(total, sum_bytes(lengths, 2)), sum_bytes(lengths + 2, 2))
@@ -192,6 +198,12 @@ RESULTS = {
     PARSE_OTHER_PROTOCOL: "other_protocol",
     PARSE_TOO_MANY_HEADERS: "too_many_headers",
 }
+
+
+cdef void _xor_position(const void *mask, uint64_t position, uint8_t *bytes, uint32_t count) noexcept nogil:
+    cdef uint32_t at
+    for at in range(count):
+        bytes[at] ^= <uint8_t> (position + at) ^ (<const uint8_t *> mask)[0]
 
 
 cdef class Editor:
@@ -244,6 +256,12 @@ cdef class Editor:
         self._check(begin_change(&self.packet, offset, <uint32_t> len(data)))
         memcpy(payload(&self.packet) + offset, <const uint8_t *> data, len(data))
         end_change(&self.packet, offset, <uint32_t> len(data))
+
+    def change_in_pieces(self, uint32_t first, uint32_t last, uint8_t mask) -> None:
+        """XORs bytes [first, last) with their position from first, and with mask."""
+        if not first <= last <= payload_bytes(&self.packet):
+            raise ValueError("no such bytes")
+        change_in_pieces(&self.packet, first, last, _xor_position, &mask, 0)
 
     def allow_fragments(self, uint16_t identification) -> None:
         allow_fragments(&self.packet, identification)

@@ -91,9 +91,12 @@ cdef inline void apply_word(uint8_t *at, uint64_t word, uint32_t count) noexcept
     memcpy(at, &word, count)
 
 
-cdef inline void apply_stream(uint8_t *at, uint32_t count, uint64_t base, uint64_t position) noexcept nogil:
-    """XORs keystream bytes [position, position + count). Block i, 8 bytes: stream_word(base + i * STEP)."""
-    cdef uint64_t value = base + (position >> 3) * STEP
+cdef inline void apply_stream(const void *base, uint64_t position, uint8_t *at, uint32_t count) noexcept nogil:
+    """XORs keystream bytes [position, position + count). Block i, 8 bytes: stream_word(base + i * STEP).
+
+    An l45_change: base points to the 64 bits.
+    """
+    cdef uint64_t value = (<const uint64_t *> base)[0] + (position >> 3) * STEP
     cdef uint32_t skip = position & 7
     cdef uint32_t part = min(8 - skip, count)
     if skip:

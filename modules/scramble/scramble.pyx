@@ -9,7 +9,7 @@ from layer45.fastpath.abi cimport (
     l45_packet, l45_param, l45_verdict,
 )
 from layer45.fastpath.packet cimport (
-    PROTOCOL_TCP, begin_change, editable, end_change, load_be32, payload, payload_bytes,
+    PROTOCOL_TCP, begin_change, change_in_pieces, editable, end_change, load_be32, payload, payload_bytes,
 )
 from layer45.fastpath.params cimport choice_is, param_named
 from layer45.fastpath.splitmix cimport mixed
@@ -21,7 +21,6 @@ cdef enum:                      # counters, as in module.toml
 cdef enum:
     TCP_SYN = 2
     LONGEST_SHORT_PART_BYTES = 8
-    CHANGE_BYTES = 4096         # sums and keystream pass over a piece while it is in the nearest cache
 
 cdef extern from * nogil:
     """
@@ -71,31 +70,18 @@ cdef void apply_to_datagram(const scramble_instance *keys, uint8_t *at, uint32_t
     if not back:
         apply_word(at, digest(rest, count - short_bytes, keys.digest_key), short_bytes)
     base = mixed((keys.datagram_key + count * STEP) ^ load_word(at, short_bytes))
-    apply_stream(rest, count - short_bytes, base, 0)
+    apply_stream(&base, 0, rest, count - short_bytes)
     if back:
         apply_word(at, digest(rest, count - short_bytes, keys.digest_key), short_bytes)
 
 
-cdef void apply_in_pieces(l45_packet *packet, uint32_t first, uint32_t last, uint64_t base,
-                          uint64_t position) noexcept nogil:
-    """Keystream over payload bytes [first, last), its own byte `position` first."""
-    cdef uint32_t count
-    while first < last:
-        count = min(<uint32_t> CHANGE_BYTES, last - first)
-        begin_change(packet, first, count)
-        apply_stream(payload(packet) + first, count, base, position)
-        end_change(packet, first, count)
-        first += count
-        position += count
-
-
-cdef void apply_to_segment(l45_packet *packet, uint32_t count, uint64_t base) noexcept nogil:
+cdef void apply_to_segment(l45_packet *packet, uint32_t count, const uint64_t *base) noexcept nogil:
     """The keystream's position is the sequence number of the byte, and both wrap at 2^32."""
     cdef const uint8_t *header = packet.data + packet.l4_offset
     cdef uint32_t position = load_be32(header + 4) + (1 if header[13] & TCP_SYN else 0)
     cdef uint32_t before_wrap = <uint32_t> min(<uint64_t> count, (<uint64_t> 1 << 32) - position)
-    apply_in_pieces(packet, 0, before_wrap, base, position)
-    apply_in_pieces(packet, before_wrap, count, base, 0)
+    change_in_pieces(packet, 0, before_wrap, apply_stream, base, position)
+    change_in_pieces(packet, before_wrap, count, apply_stream, base, 0)
 
 
 cdef l45_verdict change(l45_context *context, l45_packet *packet) noexcept nogil:
@@ -103,15 +89,17 @@ cdef l45_verdict change(l45_context *context, l45_packet *packet) noexcept nogil
     cdef scramble_instance *keys = <scramble_instance *> context.instance
     cdef uint32_t count = payload_bytes(packet)
     cdef bint back = packet.direction != L45_EGRESS
+    cdef uint64_t base
     if not editable(packet):
         context.counters[TRUNCATED] += 1
         return L45_ERROR
     if count == 0:
         return L45_PASS
     if packet.protocol == PROTOCOL_TCP:
-        apply_to_segment(packet, count, keys.stream_key)
+        apply_to_segment(packet, count, &keys.stream_key)
     elif keys.by_sequence:
-        apply_in_pieces(packet, 0, count, mixed(keys.datagram_key + packet.sequence * STEP), 0)
+        base = mixed(keys.datagram_key + packet.sequence * STEP)
+        change_in_pieces(packet, 0, count, apply_stream, &base, 0)
     else:
         begin_change(packet, 0, count)
         apply_to_datagram(keys, payload(packet), count, back)

@@ -41,6 +41,7 @@ edits = st.lists(
         st.tuples(st.just("remove_front"), st.integers(0, 60)),
         st.tuples(st.just("remove_back"), st.integers(0, 60)),
         st.tuples(st.just("change"), st.tuples(st.integers(0, 50), st.binary(max_size=40))),
+        st.tuples(st.just("change_in_pieces"), st.integers(0, 255)),
     ),
     max_size=6,
 )
@@ -63,6 +64,10 @@ def with_true_sums(data: bytes) -> bytes:
     return raw(packet)
 
 
+def exchanged(payload: bytes, mask: int) -> bytes:
+    return bytes(byte ^ at & 255 ^ mask for at, byte in enumerate(payload))
+
+
 def applied(editor: Editor, payload: bytes, changes: list) -> bytes:
     """Makes the edits on both; the payload that must result."""
     for kind, value in changes:
@@ -75,16 +80,20 @@ def applied(editor: Editor, payload: bytes, changes: list) -> bytes:
             payload = payload[value:]
         elif kind == "remove_back":
             payload = payload[: len(payload) - value]
+        elif kind == "change_in_pieces":
+            payload = exchanged(payload, value)
         else:
             offset, data = value
             payload = payload[:offset] + data + payload[offset + len(data) :]
-        size = value[0] + len(value[1]) if kind == "change" else value if isinstance(value, int) else 0
+        size = value[0] + len(value[1]) if kind == "change" else value if kind.startswith("remove") else 0
         if size > len(before):
             with pytest.raises(ValueError):
                 getattr(editor, kind)(*value) if kind == "change" else getattr(editor, kind)(value)
             payload = before
         elif kind == "change":
             editor.change(*value)
+        elif kind == "change_in_pieces":
+            editor.change_in_pieces(0, len(payload), value)
         else:
             getattr(editor, kind)(value)
         assert editor.payload == payload
@@ -112,6 +121,26 @@ def test_partial_checksums_are_completed(network, transport, payload, changes):
     applied(partial, payload, [("change", (0, b"")), *changes])
     sealed = partial.seal()
     assert sealed == with_true_sums(sealed)
+
+
+@pytest.mark.parametrize("bounds", [(0, 10001), (0, 10000), (1, 10001), (4097, 8193)])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_payload_of_many_pieces(bounds, twice):
+    """A checksum is kept, and one still to be computed comes out right, whatever part changes."""
+    payload = bytes(at * 7 & 255 for at in range(10001))
+    data = bytearray(built(IP(**V4), TCP(), payload))
+    part = exchanged(payload[slice(*bounds)], 9)
+    expected = payload[: bounds[0]] + (exchanged(part, 9) if twice else part) + payload[bounds[1] :]
+    for partial in (False, True):
+        if partial:
+            data[36:38] = pseudo_header_sum(bytes(data), Editor(bytes(data)).fields)
+        editor = Editor(bytes(data), partial=partial)
+        for _ in range(1 + twice):
+            editor.change_in_pieces(*bounds, 9)
+        editor.insert_back(b"one more")
+        sealed = editor.seal()
+        assert sealed.endswith(expected + b"one more")
+        assert sealed == with_true_sums(sealed)
 
 
 def pseudo_header_sum(data: bytes, fields: dict) -> bytes:
