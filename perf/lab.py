@@ -226,14 +226,16 @@ def daemon(host: Host, config: Path) -> Iterator[subprocess.Popen[Any]]:
 
 
 @contextlib.contextmanager
-def chain_at_both_ends(hosts: Hosts, protocol: str, port: int, chain: str | None) -> Iterator[list[int]]:
+def chain_at_both_ends(
+    hosts: Hosts, protocol: str | list[str], port: int, chain: str | None
+) -> Iterator[list[int]]:
     """The pids of two daemons: egress at host a, ingress at host b, where port is. None without a chain."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         pids = []
         for host, end in ((hosts.a, "remote_port"), (hosts.b, "local_port")):
             if chain is None:
                 continue
-            match = f'{{ protocol = "{protocol}", {end} = ["{port}"] }}'
+            match = f'{{ protocol = {json.dumps(protocol)}, {end} = ["{port}"] }}'
             config = write_config(Path(name) / host.name[-1], chain, match)
             pids.append(stack.enter_context(daemon(host, config)).pid)
         yield pids
