@@ -79,6 +79,8 @@ typedef struct l45_context {
     uint64_t *counters;      /* of this instance on this worker, in the manifest's order */
     const l45_flow_key *flow;
     uint64_t now_ns;
+    uint64_t stream;         /* in the functions of l45_stream: the stream's number, the same at both ends (its sender's
+                              * initial sequence number above its receiver's), so that no two streams need be alike */
     void *worker;            /* engine's own */
     void *entry;             /* engine's own: the flow table's entry */
     uint32_t index;          /* engine's own: place in the chain */

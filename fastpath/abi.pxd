@@ -64,6 +64,7 @@ cdef extern from "abi.h" nogil:
         uint64_t *counters
         const l45_flow_key *flow
         uint64_t now_ns
+        uint64_t stream
         void *worker
         void *entry
         uint32_t index

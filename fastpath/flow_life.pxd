@@ -26,6 +26,7 @@ cdef inline void enter(l45_context *context, l45_worker *worker, l45_entry *entr
     context.counters = chain.counters[worker.index] + instance.counter_offset
     context.flow = &entry.key
     context.now_ns = worker.now_ns
+    context.stream = 0
     context.worker = worker
     context.entry = entry
     context.index = at

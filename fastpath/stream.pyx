@@ -1,6 +1,6 @@
 """See stream.pxd. A segment's way: numbers -> bytes changed -> runs put in or taken out -> header."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_EGRESS, L45_INGRESS, L45_PASS, L45_REWRITTEN, l45_context, l45_packet, l45_verdict,
@@ -8,7 +8,7 @@ from layer45.fastpath.abi cimport (
 from layer45.fastpath.chain cimport l45_instance
 from layer45.fastpath.layout cimport l45_layout, layout_back, layout_wire
 from layer45.fastpath.packet cimport (
-    begin_change, begin_edit, end_change, load_be16, load_be32, payload, payload_bytes, store_be16, store_be32,
+    begin_edit, change_in_pieces, load_be16, load_be32, payload_bytes, store_be16, store_be32,
 )
 from layer45.fastpath.runs cimport runs_insert, runs_remove
 from layer45.fastpath.tcp cimport (
@@ -17,7 +17,6 @@ from layer45.fastpath.tcp cimport (
 )
 
 cdef enum:
-    CHANGE_BYTES = 4096         # sums and changes pass over a piece while it is in the nearest cache
     LARGEST_FIELD = 0xFFFF
 
 
@@ -216,19 +215,29 @@ cdef inline uint32_t _narrower(const l45_layout *layout, int64_t wire, int64_t o
 
 # --- both -------------------------------------------------------------------------------------------------------------
 
+cdef struct change_of:
+    l45_context *context
+    const l45_instance *instance
+    uint8_t direction
+
+
 cdef void _change(l45_context *context, const l45_instance *instance, uint8_t direction, int64_t offset,
                   l45_packet *packet) noexcept nogil:
     """What stands in front of offset 0 was carried by the SYN, and stays."""
-    cdef uint32_t count = payload_bytes(packet), part
+    cdef uint32_t count = payload_bytes(packet)
     cdef uint32_t at = 0 if offset >= 0 else <uint32_t> min(<int64_t> count, -offset)
+    cdef change_of call
     if instance.stream.change == NULL:
         return
-    while at < count:
-        part = min(<uint32_t> CHANGE_BYTES, count - at)
-        begin_change(packet, at, part)
-        instance.stream.change(context, direction, offset + at, payload(packet) + at, part)
-        end_change(packet, at, part)
-        at += part
+    call.context = context
+    call.instance = instance
+    call.direction = direction
+    change_in_pieces(packet, at, count, _change_piece, &call, <uint64_t> (offset + at))
+
+
+cdef void _change_piece(const void *using, uint64_t position, uint8_t *bytes, uint32_t count) noexcept nogil:
+    cdef const change_of *call = <const change_of *> using
+    call.instance.stream.change(call.context, call.direction, position, bytes, count)
 
 
 cdef inline void _write_window(l45_packet *packet, uint32_t units) noexcept nogil:

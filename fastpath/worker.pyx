@@ -39,7 +39,7 @@ from layer45.fastpath.packet cimport (
 from layer45.fastpath.pool cimport (
     ORIGIN_QUEUED, POOL_BUFFER_BYTES, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of,
 )
-from layer45.fastpath.stream cimport l45_stage, stage_egress, stage_ingress
+from layer45.fastpath.stream cimport l45_connection, l45_stage, stage_egress, stage_ingress
 from layer45.fastpath.template cimport template_keep
 from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
 
@@ -263,11 +263,14 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
 cdef inline l45_verdict _stage(l45_worker *worker, l45_entry *entry, int64_t at, l45_packet *packet) noexcept nogil:
     cdef l45_instance *instance = &entry.chain.instances[at]
     cdef l45_stage *stage = &stages_of(entry)[instance.stage]
+    cdef l45_connection *connection = connection_of(entry)
+    cdef uint8_t sender = packet.direction
     cdef l45_context context
     enter(&context, worker, entry, at)
+    context.stream = <uint64_t> connection.first[sender] << 32 | connection.first[1 - sender]
     if packet.direction == L45_EGRESS:
-        return stage_egress(&context, instance, connection_of(entry), stage, packet)
-    return stage_ingress(&context, instance, connection_of(entry), stage, packet)
+        return stage_egress(&context, instance, connection, stage, packet)
+    return stage_ingress(&context, instance, connection, stage, packet)
 
 
 cdef l45_verdict _refused(l45_worker *worker, l45_verdict verdict) noexcept nogil:

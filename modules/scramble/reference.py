@@ -4,8 +4,6 @@ MASK = (1 << 64) - 1
 HALF = (1 << 32) - 1
 STEP = 0x9E3779B97F4A7C15
 ODD = 0xD6E8FEB86659FD93
-POSITIONS = 1 << 32
-TCP = "tcp"
 
 
 def mix(value):
@@ -83,19 +81,16 @@ class Module:
         payload = packet.payload
         if not payload:
             return
-        if packet.protocol == TCP:
-            packet.payload = self.at_position(payload, packet.tcp_sequence)
-        elif self.by_sequence:
+        if self.by_sequence:
             base = mix((self.datagram_key + packet.sequence * STEP) & MASK)
             packet.payload = xor(payload, keystream(base, 0, len(payload)))
         else:
             packet.payload = by_content(payload)
         self.count(counter)
 
-    def at_position(self, payload, position):
-        before_wrap = min(len(payload), POSITIONS - position)
-        stream = keystream(self.stream_key, position, before_wrap)
-        return xor(payload, stream + keystream(self.stream_key, 0, len(payload) - before_wrap))
+    def change_stream(self, stream, offset, content):
+        """TCP: bytes of the stream of that number, from an offset on."""
+        return xor(content, keystream(mix(self.stream_key ^ stream), offset, len(content)))
 
     def split(self, payload):
         at = min(8, len(payload) // 2)

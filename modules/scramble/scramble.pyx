@@ -6,11 +6,9 @@ from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_EGRESS, L45_ERROR, L45_OPS_CAPSULE, L45_PASS, L45_REWRITTEN, l45_context, l45_ops,
-    l45_packet, l45_param, l45_verdict,
+    l45_packet, l45_param, l45_stream, l45_verdict,
 )
-from layer45.fastpath.packet cimport (
-    PROTOCOL_TCP, begin_change, change_in_pieces, editable, end_change, load_be32, payload, payload_bytes,
-)
+from layer45.fastpath.packet cimport begin_change, change_in_pieces, editable, end_change, payload, payload_bytes
 from layer45.fastpath.params cimport choice_is, param_named
 from layer45.fastpath.splitmix cimport mixed
 from layer45.modules.scramble.keystream cimport STEP, apply_stream, apply_word, load_word
@@ -19,7 +17,6 @@ cdef enum:                      # counters, as in module.toml
     SCRAMBLED, UNSCRAMBLED, TRUNCATED
 
 cdef enum:
-    TCP_SYN = 2
     LONGEST_SHORT_PART_BYTES = 8
 
 cdef extern from * nogil:
@@ -36,6 +33,7 @@ cdef struct scramble_instance:
     uint64_t datagram_key
     uint64_t stream_key
     bint by_sequence
+    int drop_unmarked
 
 
 cdef inline uint64_t mix_in(uint64_t lane, uint64_t word) noexcept nogil:
@@ -75,17 +73,21 @@ cdef void apply_to_datagram(const scramble_instance *keys, uint8_t *at, uint32_t
         apply_word(at, digest(rest, count - short_bytes, keys.digest_key), short_bytes)
 
 
-cdef void apply_to_segment(l45_packet *packet, uint32_t count, const uint64_t *base) noexcept nogil:
-    """The keystream's position is the sequence number of the byte, and both wrap at 2^32."""
-    cdef const uint8_t *header = packet.data + packet.l4_offset
-    cdef uint32_t position = load_be32(header + 4) + (1 if header[13] & TCP_SYN else 0)
-    cdef uint32_t before_wrap = <uint32_t> min(<uint64_t> count, (<uint64_t> 1 << 32) - position)
-    change_in_pieces(packet, 0, before_wrap, apply_stream, base, position)
-    change_in_pieces(packet, before_wrap, count, apply_stream, base, 0)
+cdef void change_stream(l45_context *context, uint8_t direction, uint64_t offset, uint8_t *bytes,
+                        uint32_t count) noexcept nogil:
+    """TCP, egress and ingress alike."""
+    cdef scramble_instance *keys = <scramble_instance *> context.instance
+    cdef uint64_t base = mixed(keys.stream_key ^ context.stream)
+    apply_stream(&base, offset, bytes, count)
+    context.counters[SCRAMBLED if direction == L45_EGRESS else UNSCRAMBLED] += 1
+
+
+cdef int strict(const void *instance) noexcept nogil:
+    return (<const scramble_instance *> instance).drop_unmarked
 
 
 cdef l45_verdict change(l45_context *context, l45_packet *packet) noexcept nogil:
-    """Egress and ingress; only a datagram in content mode needs to know which."""
+    """UDP, egress and ingress; only content mode needs to know which."""
     cdef scramble_instance *keys = <scramble_instance *> context.instance
     cdef uint32_t count = payload_bytes(packet)
     cdef bint back = packet.direction != L45_EGRESS
@@ -95,9 +97,7 @@ cdef l45_verdict change(l45_context *context, l45_packet *packet) noexcept nogil
         return L45_ERROR
     if count == 0:
         return L45_PASS
-    if packet.protocol == PROTOCOL_TCP:
-        apply_to_segment(packet, count, &keys.stream_key)
-    elif keys.by_sequence:
+    if keys.by_sequence:
         base = mixed(keys.datagram_key + packet.sequence * STEP)
         change_in_pieces(packet, 0, count, apply_stream, &base, 0)
     else:
@@ -124,9 +124,16 @@ cdef int configure(void *instance, const l45_param *params, size_t count, char *
     keys.digest_key = expand(key, 1)
     keys.datagram_key = expand(key, 2)
     keys.stream_key = expand(key, 3)
+    keys.drop_unmarked = choice_is(param_named(params, count, b"unmarked"), b"drop")
     keys.by_sequence = choice_is(param_named(params, count, b"nonce"), b"sequence")
     return 0
 
+
+cdef l45_stream STREAM
+memset(&STREAM, 0, sizeof(STREAM))
+STREAM.struct_bytes = sizeof(STREAM)
+STREAM.change = change_stream
+STREAM.strict = strict
 
 cdef l45_ops OPS
 memset(&OPS, 0, sizeof(OPS))
@@ -136,4 +143,5 @@ OPS.instance_bytes = sizeof(scramble_instance)
 OPS.configure = configure
 OPS.egress = change
 OPS.ingress = change
+OPS.stream = &STREAM
 ops = PyCapsule_New(&OPS, L45_OPS_CAPSULE, NULL)
