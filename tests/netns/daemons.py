@@ -74,6 +74,7 @@ class Daemon:
         self.log = directory / "log"
         self.socket = directory / "control.sock"
         self.process: subprocess.Popen[Any] | None = None
+        self.killed = False
         self.expected: tuple[str, ...] = ()  # events of level error that the test causes
         (directory / "policies").mkdir()
         self.cgroup = f"layer45-test-{os.getpid()}-{next(_serial)}"
@@ -146,6 +147,7 @@ class Daemon:
     def kill(self) -> None:
         """kill -9: nothing of the daemon gets to tidy up."""
         assert self.process is not None
+        self.killed = True
         self.process.kill()
         self.process.wait(STOP_S)
 
@@ -188,6 +190,8 @@ def running(host: Host, policies: str, settings: str = "") -> Iterator[Daemon]:
     finally:
         if daemon.alive:
             daemon.kill()
+        if daemon.killed:  # a map of connections would outlive the host
+            host.run(daemon.command("rules", "--remove"), check=False)
         remove_cgroup(_cgroup_mount() / daemon.cgroup)
         shutil.rmtree(directory)
 

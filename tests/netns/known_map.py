@@ -10,7 +10,7 @@ from pathlib import Path
 from layer45.rules import backend, bpf, known, pins
 from layer45.rules.diversion import RulePlan
 from layer45.rules.known_program import CUSTOMIZED, KEY_BYTES, VALUE_BYTES
-from layer45.rules.mounts import MOUNTS
+from layer45.rules.mounts import mounted
 
 from .owned_sockets import Owner, owned_socket
 from .queue_recorder import LOCAL_OUT, Recorder, Seen, recording
@@ -142,14 +142,13 @@ def exchange(one: socket.socket, other: socket.socket) -> None:
 
 @contextlib.contextmanager
 def without_trace(host: Host) -> Iterator[None]:
-    """AssertionError if names or mounts of the host's are there before, or are left when it ends."""
-    assert _traces(host) == ([], [])
+    """AssertionError if names or mounts of the owners of tests are left in the host when it ends."""
     yield
-    assert _traces(host) == ([], [])
+    assert _traces(host) == []
 
 
-def _traces(host: Host) -> tuple[list[str], list[str]]:
+def _traces(host: Host) -> list[str]:
     number = (NAMESPACES / host.name).stat().st_ino
-    mounts = [line for line in MOUNTS.read_text().splitlines() if f"_{number} " in line]
-    places = [*pins.RUNTIME.glob(f"*_{number}"), *Path("/sys/fs/bpf").glob(f"layer45*_{number}")]
-    return mounts, sorted(map(str, places))
+    ours = [f"{owner}_{number}" for owner in ("test", "second")]
+    places = [*mounted("bpf"), *pins.RUNTIME.glob("bpf_*"), *Path("/sys/fs/bpf").glob("layer45_*")]
+    return [str(place) for place in places if place.name.endswith(tuple(ours))]
