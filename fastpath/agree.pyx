@@ -17,9 +17,9 @@ from layer45.fastpath.packet cimport begin_edit, load_be16, payload_bytes, remov
 from layer45.fastpath.pool cimport l45_carrier
 from layer45.fastpath.stream cimport NO_FIN, l45_connection, l45_stage_way
 from layer45.fastpath.tcp cimport (
-    NO_SCALE, OPTION_AO, OPTION_MD5, OPTION_MPTCP, OPTION_MSS, OPTION_SCALE, SCALE_LIMIT, TCP_ACK, TCP_FLAGS, TCP_RST,
-    TCP_SYN, l45_option, option_experiment, option_find, option_insert, option_remove, option_room, options_sound,
-    tcp_acknowledgement, tcp_flags, tcp_header, tcp_sequence,
+    NO_SCALE, OPTION_AO, OPTION_EXPERIMENT, OPTION_MD5, OPTION_MPTCP, OPTION_MSS, OPTION_SCALE, SCALE_LIMIT, TCP_ACK,
+    TCP_FLAGS, TCP_RST, TCP_SYN, l45_option, option_experiment, option_find, option_insert, option_remove, option_room,
+    options_sound, tcp_acknowledgement, tcp_flags, tcp_header, tcp_sequence,
 )
 
 cdef enum:
@@ -136,7 +136,7 @@ cdef void _make_fit(l45_connection *connection, l45_carrier *carrier) noexcept n
 
 cdef l45_verdict _peers_syn(l45_worker *worker, l45_entry *entry, l45_connection *connection,
                             l45_packet *packet) noexcept nogil:
-    cdef l45_option offer = option_experiment(packet, OFFER_EXID)
+    cdef l45_option offer = option_experiment(packet, OPTION_EXPERIMENT, OFFER_EXID)
     cdef uint8_t digests[4]
     cdef l45_option mss = option_find(packet, OPTION_MSS)
     cdef bint offered = offer.bytes == OFFER_BYTES

@@ -48,7 +48,7 @@ cdef struct l45_option:
 
 cdef bint options_sound(const l45_packet *packet) noexcept nogil
 cdef l45_option option_find(const l45_packet *packet, uint8_t kind) noexcept nogil
-cdef l45_option option_experiment(const l45_packet *packet, uint16_t exid) noexcept nogil
+cdef l45_option option_experiment(const l45_packet *packet, uint8_t kind, uint16_t exid) noexcept nogil
 cdef int option_insert(l45_packet *packet, const uint8_t *bytes, uint32_t count) noexcept nogil
 cdef void option_remove(l45_packet *packet, l45_option option) noexcept nogil
 

@@ -35,9 +35,9 @@ cdef l45_option option_find(const l45_packet *packet, uint8_t kind) noexcept nog
     return _find(packet, kind, -1)
 
 
-cdef l45_option option_experiment(const l45_packet *packet, uint16_t exid) noexcept nogil:
-    """The first experimental option (RFC 6994) with this 16-bit ExID."""
-    return _find(packet, OPTION_EXPERIMENT, exid)
+cdef l45_option option_experiment(const l45_packet *packet, uint8_t kind, uint16_t exid) noexcept nogil:
+    """The first option of this kind, one of the two for experiments, with this 16-bit ExID (RFC 6994)."""
+    return _find(packet, kind, exid)
 
 
 cdef inline l45_option _find(const l45_packet *packet, uint8_t kind, int exid) noexcept nogil:

@@ -15,6 +15,7 @@ OURS = re.compile(r"layer45\.(fastpath|modules|rules)(\.|$)")
 INLINE = {path.stem for path in ROOT.glob("fastpath/*.pxd") if not path.with_suffix(".pyx").exists()} | {
     "packet",
     "reed_solomon",  # arithmetic, and nothing of the engine
+    "tcp",  # a header's fields and options
 }
 SLOW = ("scapy", "pytest", "matplotlib")  # never in memory of a daemon that serves compiled modules
 
