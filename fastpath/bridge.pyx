@@ -13,11 +13,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
     L45_ABI_VERSION, L45_DROP, L45_EGRESS, L45_ERROR, L45_OPS_CAPSULE, L45_PASS, L45_REWRITTEN,
-    L45_EDITED, l45_context, l45_flow_key, l45_ops, l45_packet, l45_param, l45_verdict,
+    L45_AGREED, L45_EDITED, l45_context, l45_flow_key, l45_ops, l45_packet, l45_param, l45_verdict,
 )
 from layer45.fastpath.packet cimport (
     LARGEST_PACKET_BYTES, PROTOCOL_TCP, editable, insert_back, load_be16, load_be32, payload, payload_bytes,
     remove_back,
+)
+from layer45.fastpath.tcp cimport (
+    TCP_HEADER_BYTES, TCP_OPTION_BYTES, l45_option, option_insert, option_remove, tcp_flags, tcp_header,
 )
 
 import ipaddress
@@ -142,6 +145,29 @@ cdef class Packet:
         syn = packet.data[packet.l4_offset + 13] >> 1 & 1
         return (load_be32(packet.data + packet.l4_offset + 4) + syn) & 0xFFFFFFFF
 
+    @property
+    def tcp_flags(self) -> int | None:
+        """The flags of the TCP header, 2 is SYN, 16 is ACK; None for UDP."""
+        cdef l45_packet *packet = self._valid()
+        return tcp_flags(packet) if packet.protocol == PROTOCOL_TCP else None
+
+    @property
+    def tcp_options(self) -> bytes | None:
+        """The options of the TCP header; assign others, a multiple of 4 and up to 40 bytes. None for UDP."""
+        cdef l45_packet *packet = self._valid()
+        if packet.protocol != PROTOCOL_TCP:
+            return None
+        return tcp_header(packet)[TCP_HEADER_BYTES:packet.payload_offset - packet.l4_offset]
+
+    @tcp_options.setter
+    def tcp_options(self, options) -> None:
+        _replace_options(self._valid(), bytes(options))
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the peer of the TCP connection runs the mirror of this chain."""
+        return self._valid().flags & L45_AGREED != 0
+
     def drop(self) -> None:
         """Ends the packet here."""
         self._valid()
@@ -177,6 +203,19 @@ cdef void _replace(l45_packet *packet, bytes data) except *:
         raise ValueError(f"{len(data)} bytes of payload are more than an IP packet takes")
     remove_back(packet, before_bytes)
     insert_back(packet, data, <uint32_t> len(data))
+
+
+cdef void _replace_options(l45_packet *packet, bytes options) except *:
+    cdef l45_option old
+    if packet.protocol != PROTOCOL_TCP or not editable(packet):
+        raise ValueError("only a TCP packet that was captured whole has options to be rewritten")
+    if len(options) % 4 or len(options) > TCP_OPTION_BYTES:
+        raise ValueError(f"{len(options)} bytes of options; expected a multiple of 4, at most {TCP_OPTION_BYTES}")
+    old.at = packet.l4_offset + TCP_HEADER_BYTES
+    old.bytes = packet.payload_offset - old.at
+    option_remove(packet, old)
+    if option_insert(packet, options, <uint32_t> len(options)) != 0:
+        raise ValueError("no room for options")
 
 
 cdef l45_verdict _call(l45_context *context, l45_packet *packet, str direction) noexcept:

@@ -11,7 +11,7 @@ from layer45.fastpath.bridge import Flow, Packet, python_instance
 from layer45.fastpath.chain import Chain, ClassTable
 from layer45.fastpath.worker import Worker
 
-from ..modules.wire import datagram, is_sound, payload_of
+from ..modules.wire import datagram, is_sound, options_of, payload_of, segment
 from .compiled import compiled
 from .scripted import Services, scripted
 
@@ -35,9 +35,9 @@ class Doing:
     ingress = egress
 
 
-def running(driver: Any, do: Any, *more: Any) -> Any:
+def running(driver: Any, do: Any, *more: Any, **keys: Any) -> Any:
     worker = Worker(max_held=4)
-    chain = Chain(1, "test", [python_instance("doing", Doing, {"do": do}, ()), *more])
+    chain = Chain(1, "test", [python_instance("doing", Doing, {"do": do}, ()), *more], **keys)
     worker.publish(ClassTable([chain]))
     driven = driver.Driver(worker)
     driven.rest()
@@ -110,3 +110,33 @@ def test_a_flows_state_ends_with_it(driver: Any) -> None:
     gc.collect()
     assert states
     assert [state() for state in states] == [None] * len(states)
+
+
+def test_tcp_options_are_read_and_written(driver: Any) -> None:
+    def more(packet: Any) -> None:
+        assert (packet.tcp_flags, packet.agreed) == (2, False)
+        packet.tcp_options = b"\1\1\1\1" + packet.tcp_options
+
+    driven = running(driver, more, transports=("udp", "tcp"))
+    for options in (b"", b"\2\4\5\xb4", bytes(36)):
+        verdict, after = driven.process(segment(b"payload", 1000, 4, 2, options))
+        assert verdict == REWRITTEN and is_sound(after)
+        assert (options_of(after), payload_of(after)) == (b"\1\1\1\1" + options, b"payload")
+    driven.close()
+
+
+def test_tcp_options_that_cannot_be_are_refused(driver: Any) -> None:
+    caught: list[str] = []
+
+    def wrong(packet: Any) -> None:
+        for options in (b"123", bytes(44)):
+            with pytest.raises(ValueError) as error:
+                packet.tcp_options = options
+            caught.append(str(error.value))
+
+    driven = running(driver, wrong, transports=("udp", "tcp"))
+    assert driven.process(segment(b"payload", 1000))[0] == PASS
+    assert len(caught) == 2 and all("a multiple of 4, at most 40" in each for each in caught)
+    assert driven.process(datagram(b"x"))[0] == PASS
+    assert len(caught) == 4 and "only a TCP packet" in caught[-1]
+    driven.close()
