@@ -13,7 +13,7 @@ import pytest
 from layer45.loader import load
 
 from .conftest import Road
-from .wire import MILLISECOND, Record, datagram, segment
+from .wire import ACK, MILLISECOND, Record, datagram, options_of, segment
 
 MODULES = Path(__file__).parents[2] / "modules"
 FOLDERS = sorted(file.parent for file in MODULES.glob("*/module.toml"))
@@ -42,10 +42,17 @@ def packets_of(vector: dict[str, Any]) -> list[Record]:
     payloads = [bytes.fromhex(each) for each in vector["input"]]
     times_ms = vector.get("times_ms", range(len(payloads)))
     if vector.get("protocol") == "tcp":
-        packets = [segment(each, at) for each, at in zip(payloads, vector["tcp_sequences"], strict=True)]
+        packets = segments_of(vector, payloads)
     else:
         packets = [datagram(each) for each in payloads]
     return [Record(each, (1000 + at) * MILLISECOND) for each, at in zip(packets, times_ms, strict=True)]
+
+
+def segments_of(vector: dict[str, Any], payloads: list[bytes]) -> list[bytes]:
+    flags = vector.get("tcp_flags", [ACK] * len(payloads))
+    options = vector.get("tcp_options", [""] * len(payloads))
+    fields = zip(payloads, vector["tcp_sequences"], flags, map(bytes.fromhex, options), strict=True)
+    return [segment(load, at, flags=each, options=more) for load, at, each, more in fields]
 
 
 def matches(pattern: str, payload: bytes) -> bool:
@@ -62,6 +69,8 @@ def test_vectors(road: Road, name: str, vector: dict[str, Any], reference: bool)
     assert len(passage.payloads) == len(vector["output"])
     for pattern, payload in zip(vector["output"], passage.payloads, strict=True):
         assert matches(pattern, payload), f"expected {pattern}, got {payload.hex()}"
+    for pattern, packet in zip(vector.get("output_options", []), passage.packets, strict=False):
+        assert matches(pattern, options_of(packet)), f"expected {pattern}, got {options_of(packet).hex()}"
 
 
 @every_module

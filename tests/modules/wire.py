@@ -59,10 +59,11 @@ def datagram(payload: bytes, version: int = 4, port: int = 5000) -> bytes:
     return _ip(version, UDP, _with_sum(version, UDP, l4, 6))
 
 
-def segment(payload: bytes, sequence: int, version: int = 4, flags: int = ACK) -> bytes:
-    """TCP. sequence: as in the header, modulo 2^32."""
-    l4 = struct.pack("!HHIIBBHHH", 4000, 5000, sequence % (1 << 32), 1, 5 << 4, flags, 65535, 0, 0) + payload
-    return _ip(version, TCP, _with_sum(version, TCP, l4, 16))
+def segment(payload: bytes, sequence: int, version: int = 4, flags: int = ACK, options: bytes = b"") -> bytes:
+    """TCP. sequence: as in the header, modulo 2^32. options: a multiple of 4 bytes."""
+    words = 5 + len(options) // 4
+    l4 = struct.pack("!HHIIBBHHH", 4000, 5000, sequence % (1 << 32), 1, words << 4, flags, 65535, 0, 0)
+    return _ip(version, TCP, _with_sum(version, TCP, l4 + options + payload, 16))
 
 
 def _version_and_protocol(packet: bytes) -> tuple[int, int]:
@@ -71,7 +72,16 @@ def _version_and_protocol(packet: bytes) -> tuple[int, int]:
 
 
 def payload_of(packet: bytes) -> bytes:
-    return packet[HEADER_BYTES[_version_and_protocol(packet)] :]
+    return packet[HEADER_BYTES[_version_and_protocol(packet)] + len(options_of(packet)) :]
+
+
+def options_of(packet: bytes) -> bytes:
+    """Of the TCP header; none of a datagram."""
+    version, protocol = _version_and_protocol(packet)
+    if protocol != TCP:
+        return b""
+    at = HEADER_BYTES[version, protocol]
+    return packet[at : at + (packet[at - 8] >> 4) * 4 - 20]
 
 
 def unnumbered(packet: bytes) -> bytes:
