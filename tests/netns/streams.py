@@ -1,6 +1,6 @@
 """TCP streams between two hosts behind firewalls: what tests of the stream modules share.
 
-    with streams(hosts, Service("web", 8080, TAG, protocol="tcp")) as (a, b):
+    with streams(hosts, [tcp("web", 8080, TAG)]) as (a, b):
         with connection(hosts, AF_INET, 8080) as (client, server):
             assert transfer(client, server, noise(1 << 20)) == noise(1 << 20)
 
@@ -12,7 +12,9 @@ import contextlib
 import random
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from layer45.control_client import ask
@@ -58,20 +60,67 @@ def assert_nobody_noticed(hosts: Hosts) -> None:
     assert_no_checksum_errors(*hosts)
 
 
+def tcp(name: str, port: int, chain: str, server_chain: str | None = None) -> Service:
+    """A service whose connections a chain customizes."""
+    return Service(name, port, chain, protocol="tcp", server_chain=server_chain)
+
+
 @contextlib.contextmanager
-def streams(hosts: Hosts, *services: Service, settings: str = "") -> Iterator[tuple[Daemon, Daemon]]:
-    """Firewalls up, a's daemon for the clients and b's for the servers; all is looked at in the end."""
+def streams(
+    hosts: Hosts, here: Sequence[Service], there: Sequence[Service] | None = None, settings: str = ""
+) -> Iterator[tuple[Daemon, Daemon]]:
+    """Firewalls up, a's daemon for the clients and b's for the servers; all is looked at in the end.
+
+    there: the services of b's daemon, where they are not those of a's.
+    """
     for host in hosts:
         raise_firewall(host)
     with (
-        running(hosts.a, client_side(services), settings) as a,
-        running(hosts.b, server_side(services), settings) as b,
+        running(hosts.a, client_side(here), settings) as a,
+        running(hosts.b, server_side(here if there is None else there), settings) as b,
     ):
         yield a, b
         for daemon in (a, b):
             assert_balanced(stats(daemon))
             assert engine(daemon)["segments_lost"] == engine(daemon)["known_errors"] == 0
         assert_nobody_noticed(hosts)
+
+
+@dataclass(frozen=True)
+class Road:
+    """Two hosts with their daemons."""
+
+    hosts: Hosts
+    a: Daemon
+    b: Daemon
+
+    @property
+    def daemons(self) -> tuple[Daemon, Daemon]:
+        """a's and b's."""
+        return self.a, self.b
+
+
+@contextlib.contextmanager
+def counted(*daemons: Daemon) -> Iterator[list[Counter[str]]]:
+    """What each daemon counts while the context lasts, to be read behind it.
+
+    The engine's counters, and those of the first instance of each policy's chain as "policy.counter".
+    """
+    found: list[Counter[str]] = [Counter() for _ in daemons]
+    before = [_all_counters(daemon) for daemon in daemons]
+    yield found
+    for at, daemon in enumerate(daemons):
+        found[at].update(_all_counters(daemon))
+        found[at].subtract(before[at])
+
+
+def _all_counters(daemon: Daemon) -> Counter[str]:
+    now = stats(daemon)
+    found = Counter(now["engine"])
+    for name, policy in now["policies"].items():
+        first = policy["instances"][0]["counters"]
+        found.update({f"{name}.{counter}": value for counter, value in first.items()})
+    return found
 
 
 def stats(daemon: Daemon) -> dict[str, Any]:
@@ -144,9 +193,10 @@ def connection(
     """Both ends of a connection from a to b."""
     with listener(hosts.b, family, port) as waiting:
         client = dial(hosts.a, hosts.b, family, port, local_port)
-        with client, waiting.accept()[0] as server:
-            server.settimeout(LIMIT_S)
-            yield client, server
+        server = waiting.accept()[0]
+    with client, server:
+        server.settimeout(LIMIT_S)
+        yield client, server
 
 
 def received(end: socket.socket, count: int) -> bytes:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from .daemons import Daemon, Service
 from .datagrams import FAMILIES
 from .stream_programs import (
     IPERF,
@@ -29,92 +28,74 @@ from .stream_programs import (
     tree_digests,
     url,
 )
-from .streams import (
-    EVERY_BYTES,
-    TAG,
-    TAG_BYTES,
-    assert_nobody_noticed,
-    counters,
-    customized,
-    engine,
-    noise,
-    streams,
-)
-from .topology import Hosts, two_hosts
+from .streams import EVERY_BYTES, TAG, TAG_BYTES, Road, assert_nobody_noticed, counted, noise, streams, tcp
+from .topology import two_hosts
 from .wire import stream_on_the_wire
 
 pytestmark = pytest.mark.root
 
 FILE_BYTES, SMALL_BYTES = 20_000_000, 1_000_000
 SERVICES = [
-    Service(name, port, TAG, protocol="tcp")
+    tcp(name, port, TAG)
     for name, port in {"web": WEB, "secure": SECURE, "shell": SHELL, "bulk": IPERF}.items()
 ]
 both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
-@dataclass
-class Road:
-    """Two hosts with their daemons, b's servers, and a directory with what they serve."""
+@dataclass(frozen=True)
+class Served(Road):
+    """With b's servers, and a directory with what they serve."""
 
-    hosts: Hosts
-    a: Daemon
-    b: Daemon
     root: Path
 
     def curl(self, family: int, port: int, name: str, *words: str) -> bytes:
         """curl on a."""
         return curl(self.hosts.a, *words, url(self.hosts.b, family, port, name))
 
-    def tags(self, name: str) -> tuple[int, int, int, int]:
-        """Inserted at a and taken out at b, inserted at b and taken out at a."""
-        here, there = (counters(daemon, name) for daemon in (self.a, self.b))
-        return here["tags"], there["stripped"], there["tags"], here["stripped"]
-
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("www")
     (root / "file").write_bytes(noise(FILE_BYTES))
     (root / "small").write_bytes(noise(SMALL_BYTES, 1))
     with (
         two_hosts() as hosts,
-        streams(hosts, *SERVICES) as (a, b),
+        streams(hosts, SERVICES) as (a, b),
         lighttpd(hosts.b, root),
         sshd(hosts.b, root),
         iperf_server(hosts.b),
     ):
-        yield Road(hosts, a, b, root)
+        yield Served(hosts, a, b, root)
 
 
 @pytest.fixture(autouse=True)
-def nobody_notices(road: Road) -> Iterator[None]:
-    before = [customized(daemon) for daemon in (road.a, road.b)]
-    yield
+def nobody_notices(road: Served) -> Iterator[None]:
+    with counted(*road.daemons) as (a, b):
+        yield
     assert_nobody_noticed(road.hosts)
-    new = [customized(daemon) - had for daemon, had in zip((road.a, road.b), before, strict=True)]
-    assert new[0] == new[1] > 0
-    assert engine(road.a)["connections_alone"] == engine(road.b)["connections_alone"] == 0
+    assert a["connections_customized"] == b["connections_customized"] > 0
+    assert a["connections_alone"] == b["connections_alone"] == 0
 
 
 @pytest.mark.parametrize("offloads", [True, False], ids=["super-packets", "segments"])
 @both_families
-def test_http_down_and_up(road: Road, family: int, offloads: bool) -> None:
+def test_http_down_and_up(road: Served, family: int, offloads: bool) -> None:
     """SHA-256 equal; a tag for each 1000 bytes, in both directions, and few more for what was sent again."""
     for host in road.hosts:
         host.set_offloads(offloads)
-    before = road.tags("web")
-    got = road.curl(family, WEB, "file")
+    upload = ["--data-binary", f"@{road.root / 'file'}", "-H", "Expect:"]
+    with counted(*road.daemons) as (a, b):
+        got = road.curl(family, WEB, "file")
+        up = road.curl(family, WEB, "sum.sh", *upload)
     assert hashlib.sha256(got).digest() == hashlib.sha256(noise(FILE_BYTES)).digest()
-    up = road.curl(family, WEB, "sum.sh", "--data-binary", f"@{road.root / 'file'}", "-H", "Expect:")
     assert up.split()[0].decode() == hashlib.sha256(noise(FILE_BYTES)).hexdigest()
     needed = FILE_BYTES // EVERY_BYTES
-    for new in (after - had for after, had in zip(road.tags("web"), before, strict=True)):
-        assert needed <= new < needed * 1.2
+    for counter in ("web.tags", "web.stripped"):
+        assert needed <= a[counter] < needed * 1.2 and needed <= b[counter] < needed * 1.2
 
 
 @both_families
-def test_tags_stand_on_the_wire(road: Road, family: int) -> None:
+def test_tags_stand_on_the_wire(road: Served, family: int) -> None:
     """In front of the first byte and every 1000 from there, and nothing else is changed."""
     with road.hosts.b.capture(f"tcp port {WEB}") as capture:
         got = road.curl(family, WEB, "small", "--include")
@@ -127,7 +108,7 @@ def test_tags_stand_on_the_wire(road: Road, family: int) -> None:
 
 
 @both_families
-def test_https_with_http2(road: Road, family: int) -> None:
+def test_https_with_http2(road: Served, family: int) -> None:
     """Several transfers in one connection, some of them at once."""
     names = ["file", "small", "small", "file"]
     out = [road.root / f"got{at}" for at in range(len(names))]
@@ -141,7 +122,7 @@ def test_https_with_http2(road: Road, family: int) -> None:
 
 
 @both_families
-def test_a_tree_by_scp(road: Road, family: int) -> None:
+def test_a_tree_by_scp(road: Served, family: int) -> None:
     """There and back, and a command's output."""
     tree, back = road.root / f"tree{family}", road.root / f"back{family}"
     for at in range(60):
@@ -159,7 +140,7 @@ def test_a_tree_by_scp(road: Road, family: int) -> None:
 
 
 @pytest.mark.parametrize("words", [["-P", "8"], ["-P", "8", "-R"], ["--bidir"]], ids=" ".join)
-def test_iperf3(road: Road, words: list[str]) -> None:
+def test_iperf3(road: Served, words: list[str]) -> None:
     """Eight connections at once either way, and both ways in two."""
     done = iperf(road.hosts, socket.AF_INET, *words)
     assert _bytes(done, "sum_received") > 20_000_000

@@ -1,31 +1,45 @@
 """What a capture shows of a TCP stream."""
 
 import struct
+from dataclasses import dataclass
 
 from .topology import Capture
 
+SYN = 2
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Of TCP."""
+
+    ports: tuple[int, int]  # from, to
+    sequence: int
+    flags: int
+    payload: bytes
+
 
 def stream_on_the_wire(capture: Capture, source_port: int) -> bytes:
-    """The bytes that the first connection carried from this port on, in the order of their numbers."""
-    first, segments = None, {}
-    for port, sequence, flags, payload in tcp_segments(capture):
-        if port == source_port and flags & 2:
-            first = sequence + 1
-        elif port == source_port and first is not None and payload:
-            segments[(sequence - first) & 0xFFFFFFFF] = payload
-    return _joined(segments)
+    """What the first connection that opens carries from this port on, in the order of its numbers."""
+    segments = [each for each in tcp_segments(capture) if each.ports[0] == source_port]
+    opens = next(each for each in segments if each.flags & SYN)
+    carried = {
+        (each.sequence - opens.sequence - 1) & 0xFFFFFFFF: each.payload
+        for each in segments
+        if each.ports == opens.ports and each.payload
+    }
+    return _joined(carried)
 
 
-def _joined(segments: dict[int, bytes]) -> bytes:
+def _joined(carried: dict[int, bytes]) -> bytes:
     joined = bytearray()
-    for at in sorted(segments):
+    for at in sorted(carried):
         assert at <= len(joined), f"the capture has a hole at {len(joined)}"
-        joined[at : at + len(segments[at])] = segments[at]
+        joined[at : at + len(carried[at])] = carried[at]
     return bytes(joined)
 
 
-def tcp_segments(capture: Capture) -> list[tuple[int, int, int, bytes]]:
-    """(source port, sequence number, flags, payload) of each; Ethernet, without VLANs or IPv6 extensions."""
+def tcp_segments(capture: Capture) -> list[Segment]:
+    """All of them; Ethernet, without VLANs or IPv6 extensions."""
     found, at = [], 24
     while at < len(capture.content):
         (count,) = struct.unpack_from("=I", capture.content, at + 8)
@@ -34,7 +48,9 @@ def tcp_segments(capture: Capture) -> list[tuple[int, int, int, bytes]]:
     return found
 
 
-def _segment(packet: bytes) -> tuple[int, int, int, bytes]:
+def _segment(packet: bytes) -> Segment:
     start = 40 if packet[0] >> 4 == 6 else (packet[0] & 15) * 4
-    port, _, sequence = struct.unpack_from("!HHI", packet, start)
-    return port, sequence, packet[start + 13], packet[start + (packet[start + 12] >> 4) * 4 :]
+    ports, sequence = struct.unpack_from("!HH", packet, start), struct.unpack_from("!I", packet, start + 4)
+    end = int.from_bytes(packet[4:6]) + 40 if packet[0] >> 4 == 6 else int.from_bytes(packet[2:4])
+    header_bytes = (packet[start + 12] >> 4) * 4
+    return Segment((ports[0], ports[1]), sequence[0], packet[start + 13], packet[start + header_bytes : end])
