@@ -1,24 +1,31 @@
 """A capture through a worker: the very chain code of the queue, with the capture's clock.
 
 A record's way: replay_run -> _one -> (_refusal: written as it was read) or _customize -> worker_process ->
-_conclude. Held packets and clones come back through _finish, at the worker's time. One thread drives it all.
+_conclude. Held packets and clones come back through _finish, at the worker's time. What leaves for the other end is
+learned there (ends.pxd). One thread drives it all.
 """
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport (
     L45_DROP, L45_HOLD, L45_PASS, L45_REWRITTEN, L45_TRUNCATED, l45_packet, l45_verdict,
 )
+from layer45.fastpath.aside cimport aside_end, aside_give, aside_keep, aside_start, aside_take, l45_aside, l45_original
 from layer45.fastpath.behind cimport behind_end, behind_keep, behind_write, l45_behind
 from layer45.fastpath.capture cimport (
     READ_END, READ_ERROR, READ_RECORD, Reader, Writer, l45_reader, l45_record, l45_writer, read_record,
     write_packet, write_record,
 )
+from layer45.fastpath.core cimport l45_sink
+from layer45.fastpath.ends cimport (
+    COPY_ID, end_tell, ends_advance, ends_choose, ends_close_flows, ends_open, ends_next_ns, ends_forget, ends_start,
+    ends_stride, l45_end,
+)
 from layer45.fastpath.link cimport LINK_LIES, LINK_SHORT, LINK_TOO_MANY_TAGS, link_supported, locate_ip
-from layer45.fastpath.match cimport Match, l45_match, matches
+from layer45.fastpath.match cimport Match, l45_match
 from layer45.fastpath.packet cimport (
     PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_SHORT, PARSE_TOO_MANY_HEADERS, PARSED, parse, parse_result,
 )
@@ -26,12 +33,8 @@ from layer45.fastpath.pcap cimport pcap_pkthdr
 from layer45.fastpath.pool cimport (
     HEAD_ROOM_BYTES, ORIGIN_CLONE, ORIGIN_QUEUED, POOL_BUFFER_BYTES, l45_carrier,
 )
-from layer45.fastpath.timer cimport wheel_next_ns, wheel_start
-from layer45.fastpath.worker cimport (
-    Worker, l45_worker, worker_advance, worker_close_flows, worker_process, worker_rest,
-)
+from layer45.fastpath.worker cimport Worker, worker_process, worker_rest
 
-cdef uint64_t STEP_NS = 60 * <uint64_t> 1000000000    # flows are found idle no later than this
 cdef uint64_t SETTLE_NS = 60 * <uint64_t> 1000000000  # timers run on for so long behind the last record
 
 cdef enum:
@@ -76,20 +79,14 @@ COUNTERS = {
 NAMES = tuple(COUNTERS)
 REASONS = NAMES[FIRST_UNTOUCHED:]
 
-# A held packet's record, for the case that it leaves as it came.
-cdef struct l45_original:
-    pcap_pkthdr header
-    uint8_t *bytes
-    uint32_t next_free
-
 cdef struct l45_replay:
-    l45_worker *worker
+    l45_end ends[2]           # the near one, and the far one if there is one
+    l45_end *end              # that the record goes through
     l45_reader *reader
     l45_writer *writer
     const l45_match *match
     const l45_record *record  # the one being processed; NULL between records
-    l45_original *originals
-    uint32_t free_original    # the worker holds at most as many packets as there are
+    l45_aside aside
     uint8_t *slot
     l45_behind behind
     uint64_t counters[REPLAY_COUNTERS]
@@ -118,9 +115,9 @@ cdef inline void _one(l45_replay *replay, const l45_record *record) noexcept nog
     cdef l45_carrier carrier
     cdef int reason
     if replay.counters[COUNT_READ] == 0:
-        wheel_start(&replay.worker.wheel, record.time_ns)
+        ends_start(replay.ends, record.time_ns)
     replay.counters[COUNT_READ] += 1
-    _advance(replay.worker, record.time_ns)
+    ends_stride(replay.ends, record.time_ns)
     reason = _refusal(replay, record, &carrier)
     if reason:
         replay.counters[reason] += 1
@@ -128,14 +125,6 @@ cdef inline void _one(l45_replay *replay, const l45_record *record) noexcept nog
         return
     replay.counters[COUNT_CUSTOMIZED] += 1
     _customize(replay, record, &carrier)
-
-
-cdef inline void _advance(l45_worker *worker, uint64_t now_ns) noexcept nogil:
-    """In steps while there are flows, so that an idle flow's timers do not fill a gap of years."""
-    while now_ns > worker.now_ns + STEP_NS and worker.flows.live:
-        worker_advance(worker, worker.now_ns + STEP_NS)
-    if now_ns > worker.now_ns:
-        worker_advance(worker, now_ns)
 
 
 cdef inline int _refusal(
@@ -150,13 +139,16 @@ cdef inline int _refusal(
     packet.head = packet.data = <uint8_t *> record.bytes + link_bytes
     packet.tail = packet.end = <uint8_t *> record.bytes + record.header.caplen
     packet.direction = replay.direction
+    packet.class_id = <uint16_t> replay.class_id
+    packet.time_ns = record.time_ns
     packet.flags = L45_TRUNCATED if record.header.caplen < record.header.len else 0
     result = parse(packet)
     if packet.flags & L45_TRUNCATED and (result == PARSED or result == PARSE_SHORT):
         return COUNT_TRUNCATED
     if result != PARSED:
         return _parse_reason(result)
-    if not matches(replay.match, packet):
+    replay.end = ends_choose(replay.ends, replay.match, packet)
+    if replay.end == NULL:
         return COUNT_NOT_MATCHED
     memcpy(carrier.note, record.bytes, link_bytes)
     carrier.note_bytes = <uint32_t> link_bytes
@@ -183,33 +175,30 @@ cdef int _parse_reason(parse_result result) noexcept nogil:
 
 cdef inline void _customize(
         l45_replay *replay, const l45_record *record, l45_carrier *carrier) noexcept nogil:
-    cdef uint32_t place = replay.free_original
+    cdef uint32_t place = aside_take(&replay.aside)
     _move_to_slot(replay, &carrier.packet)
-    carrier.packet.class_id = <uint16_t> replay.class_id
-    carrier.packet.time_ns = record.time_ns
     carrier.packet.origin = ORIGIN_QUEUED
     carrier.queue_id = place
     carrier.mtu = 0
-    replay.free_original = replay.originals[place].next_free
     replay.record = record
     replay.back = False
-    _conclude(replay, record, carrier, worker_process(replay.worker, carrier))
+    _conclude(replay, record, carrier, worker_process(replay.end.worker, carrier))
     replay.record = NULL
     if replay.behind.used:
         behind_write(&replay.behind, replay.writer)
-    if replay.originals[place].bytes == NULL:
-        _free_place(replay, place)
+    if replay.aside.originals[place].bytes == NULL:
+        aside_give(&replay.aside, place)
 
 
 cdef inline void _conclude(l45_replay *replay, const l45_record *record, const l45_carrier *carrier,
                            l45_verdict verdict) noexcept nogil:
     if verdict == L45_PASS:
-        write_record(replay.writer, record)
+        _leave(replay, replay.end, carrier, record)
     elif verdict == L45_REWRITTEN:
-        _write(replay, carrier, record.time_ns)
+        _write(replay, replay.end, carrier, record.time_ns)
     elif verdict == L45_HOLD:
-        if not replay.back:
-            _keep(replay, record, &replay.originals[carrier.queue_id])
+        if not replay.back and aside_keep(&replay.aside, carrier.queue_id, record) != 0:
+            _fail(replay)
     else:
         replay.counters[COUNT_DROPPED] += 1
 
@@ -224,37 +213,47 @@ cdef inline void _move_to_slot(l45_replay *replay, l45_packet *packet) noexcept 
     packet.tail = packet.data + count
 
 
-cdef inline void _write(l45_replay *replay, const l45_carrier *carrier, uint64_t time_ns) noexcept nogil:
+cdef inline void _write(l45_replay *replay, const l45_end *end, const l45_carrier *carrier,
+                        uint64_t time_ns) noexcept nogil:
     """The link header that the packet came with, or the one it was cloned from; and the packet as it is."""
     write_packet(replay.writer, time_ns, carrier.note, carrier.note_bytes, carrier.packet.data,
                  <uint32_t> (carrier.packet.tail - carrier.packet.data))
+    end_tell(end, &carrier.packet)
 
 
-cdef void _keep(l45_replay *replay, const l45_record *record, l45_original *original) noexcept nogil:
-    """Puts a held packet's record aside, in the place that the packet's queue_id names."""
-    original.bytes = <uint8_t *> malloc(record.header.caplen)
-    if original.bytes == NULL:
-        replay.writer.error = ENOMEM
-        replay.discards = True
-        return
-    original.header = record.header[0]
-    memcpy(original.bytes, record.bytes, record.header.caplen)
+cdef inline void _leave(l45_replay *replay, const l45_end *end, const l45_carrier *carrier,
+                        const l45_record *record) noexcept nogil:
+    """The record as it was read."""
+    cdef l45_packet packet = carrier.packet
+    write_record(replay.writer, record)
+    packet.data = <uint8_t *> record.bytes + carrier.note_bytes
+    packet.tail = packet.data + min(packet.wire_bytes, record.header.caplen - carrier.note_bytes)
+    end_tell(end, &packet)
+
+
+cdef void _fail(l45_replay *replay) noexcept nogil:
+    """There is no memory: nothing more is written."""
+    replay.writer.error = ENOMEM
+    replay.discards = True
 
 
 cdef void _finish(void *self, l45_carrier *carrier, l45_verdict verdict) noexcept nogil:
-    """The worker's sink: a clone to send, or a held packet's verdict. It leaves at the worker's time."""
-    cdef l45_replay *replay = <l45_replay *> self
+    """A worker's sink: a clone to send, or a held packet's verdict. It leaves at the worker's time."""
+    cdef l45_end *end = <l45_end *> self
+    cdef l45_replay *replay = <l45_replay *> end.replay
+    if carrier.queue_id == COPY_ID:
+        return
     if carrier.packet.origin == ORIGIN_CLONE:
-        _send(replay, carrier)
+        _send(replay, end, carrier)
         return
     if verdict == L45_DROP:
         replay.counters[COUNT_DROPPED] += 1
     elif verdict == L45_REWRITTEN and not replay.discards:
-        _write(replay, carrier, replay.worker.now_ns)
-    _end_original(replay, carrier.queue_id, verdict == L45_PASS and not replay.discards)
+        _write(replay, end, carrier, end.worker.now_ns)
+    _end_original(replay, end, carrier, verdict == L45_PASS and not replay.discards)
 
 
-cdef void _send(l45_replay *replay, const l45_carrier *carrier) noexcept nogil:
+cdef void _send(l45_replay *replay, const l45_end *end, const l45_carrier *carrier) noexcept nogil:
     if replay.discards:
         return
     if carrier.packet.direction != replay.direction:
@@ -262,15 +261,17 @@ cdef void _send(l45_replay *replay, const l45_carrier *carrier) noexcept nogil:
         return
     replay.counters[COUNT_INJECTED] += 1
     if replay.record == NULL:
-        _write(replay, carrier, replay.worker.now_ns)
-    elif behind_keep(&replay.behind, carrier, replay.worker.now_ns) != 0:
-        replay.writer.error = ENOMEM
-        replay.discards = True
+        _write(replay, end, carrier, end.worker.now_ns)
+        return
+    end_tell(end, &carrier.packet)
+    if behind_keep(&replay.behind, carrier, end.worker.now_ns) != 0:
+        _fail(replay)
 
 
-cdef void _end_original(l45_replay *replay, uint32_t place, bint leaves) noexcept nogil:
+cdef void _end_original(l45_replay *replay, const l45_end *end, const l45_carrier *carrier,
+                        bint leaves) noexcept nogil:
     """Writes a held packet's record as it came, if it leaves so, and forgets it."""
-    cdef l45_original *original = &replay.originals[place]
+    cdef l45_original *original = &replay.aside.originals[carrier.queue_id]
     cdef pcap_pkthdr header
     cdef l45_record record
     cdef bint current = original.bytes == NULL  # held and finished within one call: not put aside yet
@@ -280,19 +281,14 @@ cdef void _end_original(l45_replay *replay, uint32_t place, bint leaves) noexcep
         record.header = replay.record.header if current else &original.header
         record.bytes = replay.record.bytes if current else original.bytes
         header = record.header[0]
-        header.ts.tv_sec = replay.worker.now_ns // 1000000000
-        header.ts.tv_usec = replay.worker.now_ns % 1000000000 // replay.writer.fraction_ns
+        header.ts.tv_sec = end.worker.now_ns // 1000000000
+        header.ts.tv_usec = end.worker.now_ns % 1000000000 // replay.writer.fraction_ns
         record.header = &header
-        write_record(replay.writer, &record)
+        _leave(replay, end, carrier, &record)
     if not current:
         free(original.bytes)
         original.bytes = NULL
-        _free_place(replay, place)
-
-
-cdef inline void _free_place(l45_replay *replay, uint32_t place) noexcept nogil:
-    replay.originals[place].next_free = replay.free_original
-    replay.free_original = place
+        aside_give(&replay.aside, carrier.queue_id)
 
 
 cdef void _too_big(void *self, l45_carrier *carrier, uint32_t fitting_bytes) noexcept nogil:
@@ -301,53 +297,54 @@ cdef void _too_big(void *self, l45_carrier *carrier, uint32_t fitting_bytes) noe
 
 cdef void replay_settle(l45_replay *replay) noexcept nogil:
     """Behind the last record: each timer that is due soon fires at its deadline, then all flows end."""
-    cdef uint64_t last_ns = replay.worker.now_ns + SETTLE_NS
-    cdef uint64_t next_ns = wheel_next_ns(&replay.worker.wheel)
+    cdef l45_end *near = replay.ends
+    cdef uint64_t last_ns = near.worker.now_ns + SETTLE_NS
+    cdef uint64_t next_ns = ends_next_ns(near)
     while next_ns <= last_ns and not replay.writer.error:
-        worker_advance(replay.worker, max(next_ns, replay.worker.now_ns))
-        next_ns = wheel_next_ns(&replay.worker.wheel)
-    worker_close_flows(replay.worker)
+        ends_advance(near, max(next_ns, near.worker.now_ns))
+        next_ns = ends_next_ns(near)
+    ends_close_flows(near)
 
 
 cdef class Replay:
     """Drives a worker, whose class table is published, with the records of a reader.
 
-    ValueError: the link type is not supported. The worker is the replay's alone until it is closed; close()
-    ends all flows of the worker, and loses what is still held unless settle() came first.
+    far: a worker for the other end of TCP connections, for chains that need the peer's agreement: see ends.pxd; its
+    table has the peer's chain, under the same number.
+    ValueError: the link type is not supported. The workers are the replay's alone until it is closed; close() ends all
+    their flows, and loses what is still held unless settle() came first.
     """
     cdef l45_replay replay
     cdef readonly Reader reader
     cdef readonly Writer writer
-    cdef readonly Worker worker
+    cdef tuple workers
     cdef Match match
 
     def __cinit__(self, Reader reader not None, Writer writer not None, Worker worker not None,
-                  Match match not None, uint32_t class_id, bint ingress):
+                  Match match not None, uint32_t class_id, bint ingress, Worker far=None):
         if not link_supported(reader.reader.link_type):
             raise ValueError(f"link type {reader.link_name} is not supported")
-        self.reader, self.writer, self.worker, self.match = reader, writer, worker, match
+        self.reader, self.writer, self.match = reader, writer, match
+        self.workers = (worker,) if far is None else (worker, far)
         self.replay.reader = &reader.reader
         self.replay.writer = &writer.writer
         self.replay.match = &match.match
         self.replay.class_id = class_id
         self.replay.direction = ingress
         self.replay.slot = <uint8_t *> malloc(POOL_BUFFER_BYTES)
-        self._make_originals(worker.worker.pool.limit + 1)
-        if self.replay.slot == NULL:
+        held = sum([(<Worker> each).worker.pool.limit for each in self.workers])
+        if self.replay.slot == NULL or aside_start(&self.replay.aside, held + 1) != 0:
             raise MemoryError
-        self._attach(worker)
-
-    def _make_originals(self, uint32_t count):
-        cdef uint32_t at
-        self.replay.originals = <l45_original *> calloc(count + 1, sizeof(l45_original))
-        if self.replay.originals == NULL:
+        for at, each in enumerate(self.workers):
+            self._attach(each, at)
+        if far is not None and ends_open(&self.replay.ends[0], &self.replay.ends[1]) != 0:
             raise MemoryError
-        for at in range(count):
-            self.replay.originals[at].next_free = at + 1
 
-    def _attach(self, Worker worker):
-        self.replay.worker = &worker.worker
-        worker.worker.sink.self = &self.replay
+    def _attach(self, Worker worker, int at):
+        cdef l45_end *end = &self.replay.ends[at]
+        end.worker = &worker.worker
+        end.replay = &self.replay
+        worker.worker.sink.self = end
         worker.worker.sink.finish = _finish
         worker.worker.sink.too_big = _too_big
         worker_rest(&worker.worker)
@@ -376,14 +373,16 @@ cdef class Replay:
         return {name: self.replay.counters[<int> at] for at, name in enumerate(NAMES)}
 
     def close(self) -> None:
-        """Ends all flows of the worker, silently, and lets go of it."""
-        if self.replay.worker != NULL:
-            self.replay.discards = True
-            worker_close_flows(self.replay.worker)
-            memset(&self.replay.worker.sink, 0, sizeof(self.replay.worker.sink))
-            self.replay.worker = NULL
+        """Ends all flows of the workers, silently, and lets go of them."""
+        self.replay.discards = True
+        if self.workers:
+            ends_close_flows(self.replay.ends)
+        for worker in self.workers:
+            memset(&(<Worker> worker).worker.sink, 0, sizeof(l45_sink))
+        self.workers = ()
 
     def __dealloc__(self):
         free(self.replay.slot)
         behind_end(&self.replay.behind)
-        free(self.replay.originals)
+        aside_end(&self.replay.aside)
+        ends_forget(self.replay.ends)

@@ -12,6 +12,18 @@ with. One that a module adds has the link header of the packet it was made from.
 or delayed has the time at which it left. The output is pcap in this machine's byte order, with nanoseconds
 unless the input is pcap without them.
 
+TCP connections whose chain needs the peer's agreement have both of their ends here (replay_far.py). On egress
+the capture has what the two hosts would have sent without the policy, on ingress what two hosts that have it
+sent each other; either way all packets of a connection are customized, or restored, whoever sent them. Where
+the match selects both hosts, who sent a connection's first packet is taken to be the policy's. A connection
+whose SYN is not in the capture stays as it is, and so does a packet that was not captured whole: the rest of
+its connection is customized all the same. Counters are those of the policy's host: what it sent and what it
+received.
+
+On egress and in again, such a capture comes back byte for byte, but for the MSS in SYNs, which is lower; for
+windows that would have passed 65,535 units on the wire; and for packets that would have passed 65,531 bytes,
+which come back in pieces.
+
 `replay_through` is three passes: the policy's chain on egress, a network (through.py), and the chain on
 ingress. The receiver is taken to have the mirror image of the policy: local and remote change places in its
 match. The network meets every packet of the capture that its modules can have, the policy's or not.
@@ -27,11 +39,12 @@ from typing import TYPE_CHECKING, Any
 from layer45.capture_files import Output, opening, reading, size, writing
 from layer45.errors import Layer45Error
 from layer45.fastpath.capture import Reader, Writer
-from layer45.fastpath.chain import ClassTable
+from layer45.fastpath.chain import Chain, ClassTable
 from layer45.fastpath.match import Match
 from layer45.fastpath.replay import REASONS, Replay
 from layer45.fastpath.worker import Worker
 from layer45.ratio import with_ratios
+from layer45.replay_far import far_plan
 from layer45.rules.diversion import Selector
 from layer45.selector import as_policy_protocol
 
@@ -137,6 +150,9 @@ def replay_through(
 
     plan = load(Path(config_dir))
     chain, between = _chain_plan(plan, policy), read_network(network, plan.settings)
+    if chain.digests is not None:
+        text = f"policy {policy} changes TCP streams, and a capture cannot send again what a network loses"
+        raise Layer45Error(f"--through: {text}; expected a policy for UDP alone")
     runs = [
         _Run(chain, plan.settings, seed, reference),
         _Run(between, plan.settings, (seed + 1) % SEEDS, reference=False),
@@ -194,8 +210,9 @@ class _Run:
         self.plan = plan
         self.mirrored = mirrored
         self.chain = build_chain(plan, workers=1, reference=reference)
-        self.worker = _worker(settings, seed)
-        self.worker.publish(ClassTable([self.chain]))
+        self.worker = _worker(settings, seed, self.chain)
+        far = far_plan(plan)
+        self.far = far and _worker(settings, seed, build_chain(far, workers=1, reference=reference))
         self.counters: dict[str, int] = {}
 
     def through(
@@ -203,7 +220,7 @@ class _Run:
     ) -> str | None:
         """Replays all that can be read; what is wrong with the rest, if anything."""
         match, class_id = _match(self.plan, self.mirrored), self.plan.class_id
-        replay = Replay(reader, writer, self.worker, match, class_id, DIRECTIONS[direction])
+        replay = Replay(reader, writer, self.worker, match, class_id, DIRECTIONS[direction], self.far)
         try:
             error = self._all(replay, progress, total)
             replay.settle()
@@ -235,14 +252,19 @@ class _Run:
             untouched={reason: self.counters[reason] for reason in REASONS},
             engine=self.worker.counters(),
             instances=with_ratios(self.chain.counters()["instances"], self.plan.ratios),
-            live=self.worker.live,
+            live=self._live(),
             error=error and f"{source}: damaged: {error}; the packets before are in {target}",
             **{name: self.counters[name] for name in COUNTED},
         )
 
+    def _live(self) -> dict[str, int]:
+        """Of both ends."""
+        ends = [each.live for each in (self.worker, self.far) if each]
+        return {name: sum(each[name] for each in ends) for name in ends[0]}
 
-def _worker(settings: "Settings", seed: int) -> Worker:
-    return Worker(
+
+def _worker(settings: "Settings", seed: int, chain: Chain) -> Worker:
+    worker = Worker(
         max_flows=settings.max_flows,
         max_held=settings.max_held,
         memory_bytes=settings.module_memory_mb << 20,
@@ -250,6 +272,8 @@ def _worker(settings: "Settings", seed: int) -> Worker:
         udp_idle_s=settings.udp_idle_s,
         tcp_idle_s=settings.tcp_idle_s,
     )
+    worker.publish(ClassTable([chain]))
+    return worker
 
 
 def _match(plan: "ChainPlan", mirrored: bool) -> Match:
