@@ -81,7 +81,7 @@ def test_a_module_is_a_folder_with_all_its_parts(folder: Path) -> None:
 
 
 def test_everything_below_tests_is_named_after_what_it_tests() -> None:
-    kinds = {"unit", "modules", "replay", "netns", "fuzz"}
+    kinds = {"unit", "modules", "replay", "netns", "streams", "fuzz"}
     tests = [path.relative_to(ROOT / "tests") for path in FILES if path.is_relative_to(ROOT / "tests")]
     strays = [path for path in tests if path.parts[0] not in kinds]
     assert [str(path) for path in strays if path.name not in ("__init__.py", "conftest.py")] == []
