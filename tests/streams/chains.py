@@ -10,27 +10,27 @@ TAG = Periodic(32, 1000)
 
 @dataclass(frozen=True)
 class Chain:
-    """mss: of both ends, lowered by growth so that nothing outgrows it. step: how far a stream may go from
+    """mss: of both ends. step: how far a stream may go from
     one packet to the next (0: not far)."""
 
     stages: tuple[Stage, ...]
     mss: int = 536
     step: int = 1 << 28
 
-    @property
-    def growth_bytes(self) -> int:
-        fits = max(count for count in range(self.mss + 1) if self.wire_bytes(count) <= self.mss)
-        return self.mss - fits
-
     def wire_bytes(self, count: int) -> int:
+        """What stream bytes may be on the wire, at most."""
         out = into = count
         for stage in self.stages:
-            out += stage.out.worst_growth(out)
-            into += stage.into.worst_growth(into)
+            out, into = grown(stage.out, out), grown(stage.into, into)
         return max(out, into)
 
     def mirrored(self) -> tuple[Stage, ...]:
         return tuple(stage.mirrored() for stage in self.stages)
+
+
+def grown(layout: Layout, count: int) -> int:
+    growth, every = layout.growth
+    return count + growth * -(-count // every) if every else count
 
 
 def both(layout: Layout) -> Stage:

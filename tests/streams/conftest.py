@@ -1,11 +1,15 @@
 """Hosts that run a chain: the plain reference, and the compiled engine."""
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
+from ..unit.compiled import compiled
 from .chains import Chain
+from .engine import Engine
 from .model_tcp import Endpoint, Profile
 from .network import CALM, Ends, Network, Weather
 from .packets import ip_header
@@ -15,20 +19,39 @@ ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
 HEADER_BYTES = {4: 40, 6: 60}
 DIGESTS = (0x1234, 0xABCD)
 
-Pair = Callable[[Chain, int], tuple[Ends, Ends]]
+Pair = Callable[..., tuple[Ends, Ends]]
 
 
-def reference_pair(chain: Chain, mtu: int = 65535) -> tuple[Ends, Ends]:
-    return (
-        Host(chain.stages, DIGESTS, chain.growth_bytes, mtu),
-        Host(chain.mirrored(), DIGESTS[::-1], chain.growth_bytes, mtu),
-    )
+def reference_pair(chain: Chain, mtu: int = 1500) -> tuple[Ends, Ends]:
+    return Host(chain.stages, DIGESTS, mtu), Host(chain.mirrored(), DIGESTS[::-1], mtu)
 
 
-@pytest.fixture(params=["reference"])
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Workers without a kernel, driven from Python."""
+    return compiled(Path(__file__).parents[1] / "unit/driver", tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return compiled(Path(__file__).parent / "shapes", tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="session")
+def engine_pair(driver: Any, shapes: Any) -> Pair:
+    def make(chain: Chain, mtu: int = 1500) -> tuple[Ends, Ends]:
+        return (
+            Engine(driver, shapes.ops, chain.stages, DIGESTS, mtu),
+            Engine(driver, shapes.ops, chain.mirrored(), DIGESTS[::-1], mtu),
+        )
+
+    return make
+
+
+@pytest.fixture(params=["reference", "engine"])
 def pair(request: pytest.FixtureRequest) -> Pair:
-    """Two hosts that run a chain and its mirror image."""
-    return reference_pair
+    """Makes two hosts that run a chain and its mirror image: pair(chain, mtu)."""
+    return reference_pair if request.param == "reference" else request.getfixturevalue("engine_pair")
 
 
 def network(

@@ -22,9 +22,15 @@ class Layout:
     def change(self, direction: int, offset: int, content: bytes) -> bytes:
         return content
 
-    def worst_growth(self, count: int) -> int:
-        """The most that a segment of so many bytes grows by."""
-        return 0
+    @property
+    def growth(self) -> tuple[int, int]:
+        """(bytes, every): so many are inserted at most for each begun `every`."""
+        return 0, 0
+
+    @property
+    def parameters(self) -> tuple[int, int, int, int, int]:
+        """Of shapes.pyx: kind, t, n, change, key."""
+        return 0, 0, 1, 0, 0
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,13 @@ class Periodic(Layout):
     def inserted(self, offset: int) -> int:
         return self.t * -(-offset // self.n)
 
-    def worst_growth(self, count: int) -> int:
-        return self.t * -(-count // self.n)
+    @property
+    def growth(self) -> tuple[int, int]:
+        return self.t, self.n
+
+    @property
+    def parameters(self) -> tuple[int, int, int, int, int]:
+        return 0, self.t, self.n, 0, 0
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,13 @@ class Scattered(Layout):
         block, rest = divmod(offset, self.n)
         return self.t * (block + (rest > (block * 0x9E3779B97F4A7C15 % (1 << 64) >> 32) % self.n))
 
-    def worst_growth(self, count: int) -> int:
-        return self.t * (-(-count // self.n) + 1)
+    @property
+    def growth(self) -> tuple[int, int]:
+        return 2 * self.t, self.n
+
+    @property
+    def parameters(self) -> tuple[int, int, int, int, int]:
+        return 1, self.t, self.n, 0, 0
 
 
 @dataclass(frozen=True)
@@ -65,8 +81,13 @@ class Roots(Layout):
     def inserted(self, offset: int) -> int:
         return self.t * (isqrt(offset - 1) + 1) if offset else 0
 
-    def worst_growth(self, count: int) -> int:
-        return self.t * (isqrt(count) + 1)
+    @property
+    def growth(self) -> tuple[int, int]:
+        return self.t, 1
+
+    @property
+    def parameters(self) -> tuple[int, int, int, int, int]:
+        return 2, self.t, 1, 0, 0
 
 
 @dataclass(frozen=True)
@@ -87,8 +108,13 @@ class Primes(Layout):
     def inserted(self, offset: int) -> int:
         return self.t * bisect_left(self.primes, offset)
 
-    def worst_growth(self, count: int) -> int:
-        return self.t * (count // 2 + 2)
+    @property
+    def growth(self) -> tuple[int, int]:
+        return self.t, 1
+
+    @property
+    def parameters(self) -> tuple[int, int, int, int, int]:
+        return 3, self.t, 1, 0, 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,10 @@ class Masked(Layout):
     """Nothing inserted; each byte changed by its offset."""
 
     key: int = 0x5A
+
+    @property
+    def parameters(self) -> tuple[int, int, int, int, int]:
+        return 0, 0, 1, 1, self.key
 
     def change(self, direction: int, offset: int, content: bytes) -> bytes:
         return bytes(
@@ -107,6 +137,10 @@ class Masked(Layout):
 @dataclass(frozen=True)
 class Shifted(Periodic):
     """As Periodic, and each byte plus its offset: an in-place change whose inverse is another one."""
+
+    @property
+    def parameters(self) -> tuple[int, int, int, int, int]:
+        return 0, self.t, self.n, 2, 0
 
     def change(self, direction: int, offset: int, content: bytes) -> bytes:
         sign = -1 if direction else 1

@@ -339,7 +339,7 @@ class Endpoint:
         want = self.peer.content(start + skip, end)
         assert packet.payload[skip:] == want, f"[{start}, {end}) is not what was sent"
         assert not packet.flags & FIN or end == self.peer.end, f"FIN at {end}, not {self.peer.end}"
-        if packet.flags & URG and packet.urgent:
+        if packet.flags & URG:
             assert start + packet.urgent in self.peer.urgent_marks, f"urgent at {start + packet.urgent}"
 
     def _receive_data(self, packet: Packet, start: int) -> list[Packet]:

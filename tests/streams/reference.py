@@ -34,6 +34,7 @@ from .packets import (
 )  # fmt: skip
 
 LARGEST = 0xFFFF
+SMALLEST_MSS = 88  # Linux ignores a smaller one
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,10 @@ class Connection:
 
 
 class Host:
-    """digests: of the chain on egress and on ingress. growth_bytes: what MSS is lowered by. mtu: packets that
-    have outgrown it are cut."""
+    """digests: of the chain on egress and on ingress. mtu: packets that have outgrown it are cut."""
 
-    def __init__(
-        self, chain: Sequence[Stage], digests: tuple[int, int], growth_bytes: int = 0, mtu: int = 65535
-    ) -> None:
-        self.chain, self.digests, self.growth_bytes, self.mtu = list(chain), digests, growth_bytes, mtu
+    def __init__(self, chain: Sequence[Stage], digests: tuple[int, int], mtu: int = 65535) -> None:
+        self.chain, self.digests, self.mtu = list(chain), digests, mtu
         self.connections: dict[tuple, Connection] = {}
         self.offers: dict[tuple, Offer] = {}
 
@@ -231,7 +229,7 @@ class Host:
         options = packet.options
         at, mss = find(options, OPTION_MSS, 4), mss_of(options)
         if at is not None and mss is not None:
-            options = options[: at + 2] + max(1, mss - self.growth_bytes).to_bytes(2) + options[at + 4 :]
+            options = options[: at + 2] + fitting(self.chain, mss).to_bytes(2) + options[at + 4 :]
         return packet.but(options=experiment(self.digests) + options)
 
     def _synchronize_in(self, key: tuple, packet: Packet) -> Packet:
@@ -269,6 +267,17 @@ class Host:
         for stage in connection.stages or [] if connection else []:
             packet = stage.egress(packet)
         return packet
+
+
+def fitting(chain: Sequence[Stage], wire_bytes: int) -> int:
+    """How long the peer's segments may be, so that they fit when they come."""
+    left = wire_bytes
+    for stage in reversed(chain):
+        growth, every = stage.into.growth
+        if every:
+            fits = [count for count in range(0, left + 1) if count + growth * -(-count // every) <= left]
+            left = fits[-1]
+    return max(left, min(wire_bytes, SMALLEST_MSS))
 
 
 def has_room(packet: Packet) -> bool:

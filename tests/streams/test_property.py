@@ -47,9 +47,8 @@ def test_streams_arrive(
     """both: simultaneous open."""
     chain, version = CHAINS[name], 6 if seed % 2 else 4
     profiles = tuple(with_unit(replace(each, mss=chain.mss)) for each in profiles)  # type: ignore[assignment]
-    wire = network(
-        pair(chain), Random(seed), profiles, sizes, version, weather, HEADER_BYTES[version] + chain.mss
-    )
+    mtu = HEADER_BYTES[version] + chain.mss
+    wire = network(pair(chain, mtu), Random(seed), profiles, sizes, version, weather, mtu)
     wire.open(both)
     wire.run()
     if max(chain.wire_bytes(each.buffer_bytes) for each in profiles) < 60_000:  # fits in any window field
@@ -57,5 +56,6 @@ def test_streams_arrive(
 
 
 def with_unit(profile: Profile) -> Profile:
-    """Buffers that hold some units of the window."""
-    return replace(profile, buffer_bytes=max(profile.buffer_bytes, 2 << (profile.scale or 0)))
+    """A buffer of whole units of the window, so that it never shrinks behind a SYN."""
+    unit = 1 << (profile.scale or 0)
+    return replace(profile, buffer_bytes=max(2, -(-profile.buffer_bytes // unit)) * unit)
