@@ -322,7 +322,7 @@ class Endpoint:
         assert ack <= peer.rcv_nxt, f"{ack} acknowledged, peer has {peer.rcv_nxt}"
         assert ack + (packet.window << self.peer_scale) <= peer.offered
         exact = (ack, packet.window) in peer.offers
-        self.surprises += not exact
+        self.surprises += not exact and ack <= self.end  # nothing is sent behind a FIN
         for left, right in sack_blocks(packet.options):
             start = near(left - self.profile.isn, ack)
             length = (right - left) % MODULUS

@@ -1,5 +1,6 @@
 """Whatever the wire does, streams arrive as they were sent, and no number says what is not so."""
 
+import os
 from dataclasses import replace
 from random import Random
 
@@ -13,7 +14,7 @@ from .model_tcp import Profile
 from .network import Weather
 
 EXAMPLES = settings(
-    max_examples=12,
+    max_examples=int(os.environ.get("STREAM_EXAMPLES", "12")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a seed does not shrink

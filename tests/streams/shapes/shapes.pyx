@@ -24,11 +24,12 @@ cdef uint32_t primes_below[PRIME_LIMIT + 1]
 
 
 def _count_primes() -> None:
-    is_prime = bytearray([1]) * PRIME_LIMIT
-    cdef uint32_t at
+    cdef list is_prime = [1] * PRIME_LIMIT
+    cdef uint32_t at, multiple
     for at in range(2, 448):
         if is_prime[at]:
-            is_prime[at * at::at] = bytes(len(range(at * at, PRIME_LIMIT, at)))
+            for multiple in range(at * at, PRIME_LIMIT, at):
+                is_prime[multiple] = 0
     primes_below[0] = primes_below[1] = primes_below[2] = 0
     for at in range(2, PRIME_LIMIT):
         primes_below[at + 1] = primes_below[at] + is_prime[at]
