@@ -24,6 +24,10 @@ class Chain:
             out, into = grown(stage.out, out), grown(stage.into, into)
         return max(out, into)
 
+    @property
+    def cuts(self) -> bool:
+        return any(stage != Stage() for stage in self.stages)
+
     def mirrored(self) -> tuple[Stage, ...]:
         return tuple(stage.mirrored() for stage in self.stages)
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from ..modules.wire import unnumbered
 from ..unit.compiled import compiled
 from .chains import Chain
 from .engine import Engine
 from .model_tcp import Endpoint, Profile
 from .network import CALM, Ends, Network, Weather
-from .packets import ip_header
+from .packets import ip_header, parse
 from .reference import Host
 
 ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
@@ -48,10 +49,45 @@ def engine_pair(driver: Any, shapes: Any) -> Pair:
     return make
 
 
+class Twins:
+    """The engine, and the reference beside it: both say the same."""
+
+    def __init__(self, engine: Ends, reference: Ends) -> None:
+        self.engine, self.reference = engine, reference
+
+    def egress(self, packet: bytes) -> list[bytes]:
+        return self._same(packet, self.engine.egress(packet), self.reference.egress(packet))
+
+    def ingress(self, packet: bytes) -> list[bytes]:
+        return self._same(packet, self.engine.ingress(packet), self.reference.ingress(packet))
+
+    def _same(self, packet: bytes, said: list[bytes], expected: list[bytes]) -> list[bytes]:
+        if list(map(unnumbered, said)) != list(map(unnumbered, expected)):
+            shown = "\n".join(str(parse(each)) for each in [packet, *said, *expected])
+            raise AssertionError(f"the packet, the engine's, the reference's:\n{shown}")
+        return said
+
+
+@pytest.fixture(scope="session")
+def twin_pair(engine_pair: Pair) -> Pair:
+    def make(chain: Chain, mtu: int = 1500) -> tuple[Ends, Ends]:
+        twins = zip(engine_pair(chain, mtu), reference_pair(chain, mtu), strict=True)
+        left, right = (Twins(engine, reference) for engine, reference in twins)
+        return left, right
+
+    return make
+
+
 @pytest.fixture(params=["reference", "engine"])
+def either_pair(request: pytest.FixtureRequest) -> Pair:
+    """As pair, where the two need not say the same of what is worth nothing."""
+    return reference_pair if request.param == "reference" else request.getfixturevalue("engine_pair")
+
+
+@pytest.fixture(params=["reference", "twins"])
 def pair(request: pytest.FixtureRequest) -> Pair:
     """Makes two hosts that run a chain and its mirror image: pair(chain, mtu)."""
-    return reference_pair if request.param == "reference" else request.getfixturevalue("engine_pair")
+    return reference_pair if request.param == "reference" else request.getfixturevalue("twin_pair")
 
 
 def network(

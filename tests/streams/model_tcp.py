@@ -48,7 +48,7 @@ class Profile:
     early_bytes: int = 0  # Fast Open: of the stream, in the SYN
     accepts_early: float = 1.0  # how much of a peer's
     urgent: bool = False
-    burst: int = 1  # segments of so many MSS
+    burst: int = 1  # segments of up to so many MSS
     ends: str = "fin"  # or "reset"
 
 
@@ -59,7 +59,7 @@ class Endpoint:
         self.ip, self.ports, self.stream, self.random, self.profile = ip, ports, stream, random, profile
         self.peer: Endpoint = self
         self.state = "listen"
-        self.tolerant = False
+        self.tolerant = self.ignores_offers = False
         self.warped = 0
         # sender
         self.una = self.nxt = self.sent = 0
@@ -108,7 +108,8 @@ class Endpoint:
         return self._syn(SYN)
 
     def _syn(self, flags: int) -> Packet:
-        early = min(self.profile.early_bytes, len(self.stream)) if flags == SYN else 0
+        again = self.nxt > 0 and self.random.random() < 0.7  # Linux leaves out the data then
+        early = 0 if flags & ACK or again else min(self.profile.early_bytes, len(self.stream))
         payload = self.content(1, 1 + early)
         self.nxt = max(self.nxt, 1)
         self.sent = max(self.sent, 1 + early)
@@ -148,7 +149,9 @@ class Endpoint:
         self.sacking = self.profile.sack and find(packet.options, OPTION_SACK_PERMITTED, 2) is not None
         self.stamping = self.profile.timestamps and timestamp_of(packet.options) is not None
         self.rcv_nxt = self.consumed = max(self.rcv_nxt, 1)
-        assert experiment_of(packet.options) is None, "the kernel must not see the offer"
+        assert self.ignores_offers or experiment_of(packet.options) is None, (
+            "the kernel must not see the offer"
+        )
 
     def _receive_syn(self, packet: Packet) -> list[Packet]:
         if self.state == "established" or (self.state == "syn_received" and packet.seq != self.peer_isn):
@@ -158,7 +161,7 @@ class Endpoint:
         if packet.flags & ACK and not 1 <= near(packet.ack - self.profile.isn, 1) <= self.sent:
             assert self.tolerant, "a SYN/ACK of another SYN"
             return []
-        first = self.state != "syn_received"
+        first = self.state == "listen"
         self._hello(packet)
         if packet.flags & ACK:
             self._acknowledged(packet)
@@ -381,5 +384,11 @@ class Endpoint:
         self.edge += sent
         for name in ("rcv_nxt", "told", "consumed", "offered"):
             setattr(self, name, getattr(self, name) + received)
+        self.got, self.recent = Spans(), []
         self.got.add(1, self.rcv_nxt)
+        self.received = {
+            at + received: byte for at, byte in self.received.items() if at + received < self.rcv_nxt
+        }
+        self.urgent_marks = {at + sent for at in self.urgent_marks}
+        self.peer_fin = None if self.peer_fin is None else self.peer_fin + received
         self.offers = {(ack + received, units) for ack, units in self.offers}

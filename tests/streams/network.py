@@ -145,8 +145,8 @@ class Network:
     def _arrive(self, side: int, packet: bytes, watched: bool = True) -> None:
         endpoint, host = self.sides[side]
         if watched:
-            self._watch(side, packet, "in")
             self.last[side] = packet
+            self._watch(side, packet, "in")
         for bare in host.ingress(packet):
             assert is_sound(bare), "a packet that came in has a wrong length or checksum"
             parsed = parse(bare)

@@ -34,6 +34,7 @@ from .packets import (
 )  # fmt: skip
 
 LARGEST = 0xFFFF
+OFFERS = 3  # then SYNs go without, for boxes on the way that drop what they do not know
 SMALLEST_MSS = 88  # Linux ignores a smaller one
 
 
@@ -132,13 +133,13 @@ class StageState:
         for at in sack_places(packet.options):
             edge = near(int.from_bytes(options[at : at + 4]) - self.base_out, wire)
             options[at : at + 4] = ((self.out.stream_number(edge) + self.base_out) % MODULUS).to_bytes(4)
-        window = self._window_in(offset, packet.window, self.scale_in)
+        window = self._window_in(wire, offset, packet.window, self.scale_in)
         ack = (offset + self.base_out) % MODULUS
         return packet.but(ack=ack, window=window, options=bytes(options)), offset
 
-    def _window_in(self, offset: int, window: int, scale: int) -> int:
-        right = self.out.stream(self.out.wire(offset) + (window << scale))
-        return min(LARGEST, right - offset >> scale)
+    def _window_in(self, wire: int, offset: int, window: int, scale: int) -> int:
+        right = self.out.stream(wire + (window << scale))
+        return max(0, right - offset) >> scale
 
 
 @dataclass
@@ -160,6 +161,7 @@ class Connection:
 
     isn: int
     data_bytes: int = 0
+    syns: int = 0
     offered: bool = False
     scale: int | None = None
     decided: bool = False
@@ -206,11 +208,14 @@ class Host:
         known.scale = scale_of(packet.options)
         if packet.flags & ACK:
             return self._answer(key, known, packet)
+        known.syns += 1
+        if has_room(packet) and known.syns <= OFFERS:
+            known.offered = True
+            packet = self._with_option(packet)
+            room = self.mtu - len(packet.ip) - 20 - len(packet.options)
+            packet = packet.but(payload=packet.payload[:room])  # the rest is what the peer does not take
         known.data_bytes = max(known.data_bytes, len(packet.payload))
-        if not has_room(packet):
-            return packet
-        known.offered = True
-        return self._with_option(packet)
+        return packet
 
     def _answer(self, key: tuple, known: Connection, packet: Packet) -> Packet:
         if not known.decided:
@@ -237,7 +242,7 @@ class Host:
         bare = packet.but(options=without_experiment(packet.options))
         if not packet.flags & ACK:
             self.offers[key] = Offer(packet.seq, len(packet.payload), digests, scale_of(packet.options))
-            return bare.but(window=self._first_window(packet.window)) if self._fits(digests) else bare
+            return bare
         known = self.connections.get(key)
         if known is None or (packet.ack - known.isn - 1) % MODULUS > known.data_bytes:
             return bare
@@ -250,7 +255,7 @@ class Host:
     def _first_window(self, window: int) -> int:
         """A SYN's window, never scaled, is one of wire bytes."""
         for stage in reversed(self.chain):
-            window = StageState(stage, 0, 0)._window_in(0, window, 0)
+            window = StageState(stage, 0, 0)._window_in(0, 0, window, 0)
         return window
 
     def _fits(self, digests: tuple[int, int] | None) -> bool:
@@ -275,7 +280,7 @@ def fitting(chain: Sequence[Stage], wire_bytes: int) -> int:
     for stage in reversed(chain):
         growth, every = stage.into.growth
         if every:
-            fits = [count for count in range(0, left + 1) if count + growth * -(-count // every) <= left]
+            fits = [count for count in range(left + 1) if count + growth * -(-count // every) <= left]
             left = fits[-1]
     return max(left, min(wire_bytes, SMALLEST_MSS))
 
