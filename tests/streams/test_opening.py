@@ -91,7 +91,7 @@ def test_an_answer_needs_eight_bytes(line: Line) -> None:
 
 
 def test_an_offer_that_gets_lost(line: Line) -> None:
-    """Three are enough, for there are boxes that drop what they do not know. Any of them may be the one that arrives."""
+    """Three are enough, for there are boxes that drop what they do not know."""
     syns = [line.out(0, line.syn())[0] for _ in range(5)]
     assert [experiment_of(each.options) is not None for each in syns] == [True] * 3 + [False] * 2
     line.into(1, syns[2])
@@ -128,7 +128,7 @@ def test_an_answer_that_nobody_asked_for(line: Line) -> None:
     assert line.out(0, line.packet(0, 0, STREAM[:20]))[0].payload == STREAM[:20]
 
 
-@pytest.mark.parametrize("digests", [DIGESTS, (1, 2), (DIGESTS[1], 0), (0, DIGESTS[0])])
+@pytest.mark.parametrize("digests", [(1, 2), (DIGESTS[0], 0), (0, DIGESTS[1])])
 def test_other_digests(line: Line, digests: tuple[int, int]) -> None:
     """Both ways: in the offer and in the answer."""
     assert line.into(1, line.syn(experiment(digests) + PLAIN_SYN))[0].options == PLAIN_SYN
@@ -163,7 +163,7 @@ def test_a_peer_without_the_policy(
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("accepted", [0, 3, 8])
 def test_what_a_syn_carries_stays(line: Line, accepted: int, again: bool) -> None:
-    """The stream begins behind what of it the peer took. again: the SYN once more, as Linux does, without it."""
+    """The stream begins behind what the peer took of it. again: the SYN once more, without, as Linux does."""
     (out,) = line.out(0, line.syn(payload=STREAM[:8]))
     assert out.payload == STREAM[:8]
     assert line.into(1, out)[0].payload == STREAM[:8]
