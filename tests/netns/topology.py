@@ -131,7 +131,7 @@ class Host:
             self.set_offload(command, enabled)
 
     def set_offload(self, command: int, enabled: bool) -> None:
-        """Turn one of them on or off. Without TSO at the sender, GRO puts together what comes, as with a card."""
+        """Turn one on or off. Without TSO at the sender, GRO puts together what comes, as with a card."""
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             value = array.array("I", [command, int(enabled)])
             request = struct.pack("16sP", self.device.encode(), value.buffer_info()[0])
