@@ -27,6 +27,7 @@ cdef enum connection_phase:
     PHASE_OPENING        # SYNs are under way
     PHASE_CUSTOMIZED
     PHASE_ALONE          # the peer does not run the chain, or its SYN was not seen: stages leave the connection alone
+    PHASE_LOST           # customized, but we have forgotten how: nothing of it passes
 
 cdef enum:
     AGES_UDP, AGES_TCP, AGES_BRIEF, AGE_LISTS

@@ -7,13 +7,14 @@ from layer45.fastpath.abi cimport L45_EGRESS, L45_INGRESS, l45_context, l45_flow
 from layer45.fastpath.chain cimport l45_chain
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
-    COUNT_CONNECTIONS_UNSEEN, COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_OPENED,
+    COUNT_CONNECTIONS_LOST, COUNT_CONNECTIONS_UNSEEN, COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_IDLE,
+    COUNT_FLOWS_OPENED,
 )
 from layer45.fastpath.flow cimport (
-    AGES_BRIEF, PHASE_ALONE, PHASE_NONE, PHASE_OPENING, connection_of, flow_find, flow_hash, flow_insert, flow_key,
+    AGES_BRIEF, AGES_TCP, PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, PHASE_OPENING, connection_of, flow_find, flow_hash, flow_insert, flow_key,
     flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table, load_block, stages_of, store_block,
 )
-from layer45.fastpath.known cimport known_add, known_remove
+from layer45.fastpath.known cimport known_add, known_is_customized, known_remove
 from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon
 from layer45.fastpath.packet cimport PROTOCOL_TCP
 from layer45.fastpath.stream cimport NO_FIN, l45_stage, l45_syn
@@ -65,6 +66,8 @@ cdef void _connect(l45_worker *worker, l45_entry *entry, bint begins) noexcept n
     if begins and entry.chain.stages and known_add(&worker.known, &entry.key) != 0:
         begins = False
     entry.phase = PHASE_OPENING if begins else PHASE_ALONE
+    if not begins and entry.chain.stages and known_is_customized(&worker.known, &entry.key):
+        entry.phase = PHASE_LOST
     worker.counters[COUNT_CONNECTIONS_UNSEEN] += not begins
     flow_set_ages(&worker.flows, entry, AGES_BRIEF)
 
@@ -123,13 +126,22 @@ cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
     cdef uint32_t at
     owned_abandon(worker, entry)
     if entry.phase != PHASE_NONE and chain.stages:
-        known_remove(&worker.known, &entry.key)
+        _forget_connection(worker, entry, why)
     for at in range(chain.count):
         wheel_disarm(&worker.wheel, &entry.timers[at])
     worker.counters[why] += 1
     _block_end(&worker.flows, entry)
     flow_remove(&worker.flows, entry)
     add_flows(&chain.flows, -1)  # last: an open flow's chain lives
+
+
+cdef void _forget_connection(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
+    """One that may go on stays in the map: what comes of it must not pass, and the control plane closes its socket."""
+    cdef bint lives = entry.phase == PHASE_CUSTOMIZED and entry.ages == AGES_TCP \
+        and (why == COUNT_FLOWS_IDLE or why == COUNT_FLOWS_EVICTED)
+    worker.counters[COUNT_CONNECTIONS_LOST] += lives
+    if not lives and entry.phase != PHASE_LOST:
+        known_remove(&worker.known, &entry.key)
 
 
 cdef void _block_end(l45_flow_table *flows, l45_entry *entry) noexcept nogil:

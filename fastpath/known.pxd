@@ -23,5 +23,7 @@ cdef void known_start(l45_known *known, int fd, uint64_t *errors) noexcept nogil
 cdef int known_add(l45_known *known, const l45_flow_key *key) noexcept nogil
 # No packet of the connection passes by the queue from now on, whatever becomes of us. 0, or -1: do not customize it.
 cdef int known_customize(l45_known *known, const l45_flow_key *key) noexcept nogil
+# Whether it was customized.
+cdef bint known_is_customized(l45_known *known, const l45_flow_key *key) noexcept nogil
 # The connection is nothing to us any more. 0, also where it was not in the map, or -1.
 cdef int known_remove(l45_known *known, const l45_flow_key *key) noexcept nogil

@@ -26,6 +26,7 @@ cdef extern from *:
     }
     """
     enum:
+        BPF_MAP_LOOKUP_ELEM
         BPF_MAP_UPDATE_ELEM
         BPF_MAP_DELETE_ELEM
     int l45_bpf(int command, int fd, const void *key, const void *value) nogil
@@ -42,6 +43,12 @@ cdef int known_add(l45_known *known, const l45_flow_key *key) noexcept nogil:
 
 cdef int known_customize(l45_known *known, const l45_flow_key *key) noexcept nogil:
     return _update(known, key, key.class_id | KNOWN_CUSTOMIZED)
+
+
+cdef bint known_is_customized(l45_known *known, const l45_flow_key *key) noexcept nogil:
+    cdef uint32_t value = 0
+    return known.fd >= 0 and l45_bpf(BPF_MAP_LOOKUP_ELEM, known.fd, key, &value) == 0 \
+        and value & KNOWN_CUSTOMIZED != 0
 
 
 cdef int known_remove(l45_known *known, const l45_flow_key *key) noexcept nogil:

@@ -22,7 +22,7 @@ from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.cut cimport cut
 from layer45.fastpath.flow cimport (
-    AGES_BRIEF, AGES_TCP, PHASE_CUSTOMIZED, PHASE_NONE, connection_of, flow_idle, flow_oldest, flow_set_ages,
+    AGES_BRIEF, AGES_TCP, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, connection_of, flow_idle, flow_oldest, flow_set_ages,
     flow_touch, flows_end, flows_start, l45_entry, stages_of,
 )
 from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
@@ -40,6 +40,7 @@ from layer45.fastpath.pool cimport (
     ORIGIN_QUEUED, POOL_BUFFER_BYTES, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of,
 )
 from layer45.fastpath.stream cimport l45_connection, l45_stage, stage_egress, stage_ingress
+from layer45.fastpath.tcp cimport TCP_SYN, tcp_flags
 from layer45.fastpath.template cimport template_keep
 from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
 
@@ -186,6 +187,9 @@ cdef l45_verdict _connected(l45_worker *worker, l45_carrier *carrier, l45_entry 
     if carrier.packet.flags & L45_TRUNCATED and entry.chain.whole_payload:
         worker.counters[COUNT_TRUNCATED] += 1
         return L45_ERROR
+    if entry.phase == PHASE_LOST and not tcp_flags(&carrier.packet) & TCP_SYN:
+        worker.counters[COUNT_SEGMENTS_LOST] += 1
+        return L45_DROP
     if agree(worker, entry, carrier) == L45_DROP:
         return L45_DROP
     verdict = _run(worker, carrier, entry, _first(entry.chain, carrier.packet.direction))

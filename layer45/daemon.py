@@ -10,7 +10,7 @@ All methods run in one thread at a time; service.py sees to it.
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -47,6 +47,7 @@ class Engine(Protocol):
     def status(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, Any]: ...
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]: ...
+    def customized(self) -> Collection[bytes]: ...
 
 
 class Rules(Protocol):
@@ -58,6 +59,7 @@ class Rules(Protocol):
     def prepare(self, plan: RulePlan) -> int: ...
     def install(self, plan: RulePlan) -> None: ...
     def divert_nothing(self, plan: RulePlan) -> None: ...
+    def end_lost(self, live: Callable[[], Collection[bytes]]) -> int: ...
     def remove(self, owner: str) -> None: ...
     def release(self, owner: str) -> None: ...
     def tag(self, plan: RulePlan) -> str: ...
@@ -87,6 +89,7 @@ class Daemon:
         self._untagged = ""  # why sockets are not tagged
         self._last_reload: dict[str, Any] | None = None
         self._notices = Notices()
+        self._lost = 0  # connections, so far
         self.plan: Plan
         self._engine: Engine
         self._rules: Rules
@@ -254,6 +257,15 @@ class Daemon:
             return
         for each in self._notices.take(self._engine.stats().get("policies", {})):
             self._log.warning("a module has something to tell", **asdict(each))
+
+    def end_lost_connections(self) -> None:
+        """Closes what the engine has forgotten while it lived: nobody can translate it any more."""
+        lost = self._engine.stats().get("engine", {}).get("connections_lost", 0)
+        if lost == self._lost:
+            return
+        self._lost = lost
+        closed = self._rules.end_lost(self._engine.customized)
+        self._log.warning("customized connections were forgotten, and are closed", connections=closed)
 
     def fault(self) -> str:
         """What makes going on pointless: a queue whose thread has died. Empty while all is well."""

@@ -30,6 +30,7 @@ from layer45.rules.diversion import MarkLayout
 KERNEL_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 SETTLE_S = 2.0  # how long apply waits for the workers to use what was published
 JOIN_S = 5.0
+ENDS = ("local", "remote")
 
 
 def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain:
@@ -242,6 +243,15 @@ class Engine:
             "engine": {name: total[name] for name, _ in COUNTERS},
             "policies": {chain.policy: _chain_stats(chain, self._ratios) for chain in self._chains.values()},
             "help": dict(COUNTERS),
+        }
+
+    def customized(self) -> set[bytes]:
+        """Keys of the live customized TCP connections, as the map of known connections has them."""
+        return {
+            b"".join((flow["local"][0], flow["remote"][0], *(flow[end][1].to_bytes(2) for end in ENDS)))
+            for queue in self._queues.values()
+            for flow in queue.worker.flows(self._settings.max_flows)
+            if flow["state"] == "customized"
         }
 
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Rules for the daemon and for `layer45 rules`: one backend chosen once, every error one of ours."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -59,6 +59,10 @@ class RuleSwitch:
         nothing = replace(plan, diversions=(), ending=self._known.opened)
         self.prepare(nothing)
         self.install(nothing)
+
+    def end_lost(self, live: Callable[[], Collection[bytes]]) -> int:
+        """Closes customized connections that are in the map, but not among the live ones' keys; how many."""
+        return self._known.end_others(live).closed
 
     def remove(self, owner: str) -> None:
         """Raises Layer45Error."""

@@ -119,6 +119,7 @@ class Service:
     def _look(self) -> str:
         """In the worker thread: what makes going on pointless, after what is only worth a line in the log."""
         self._daemon.tell_notices()
+        self._daemon.end_lost_connections()
         return self._daemon.fault()
 
     async def _watch(self) -> None:

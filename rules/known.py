@@ -13,7 +13,7 @@ packet.
 import contextlib
 import os
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from layer45.rules import bpf, pins
@@ -95,6 +95,10 @@ class KnownConnections:
         self._classes -= gone
         return _end_customized_of(self._map, plan.renumbering)
 
+    def end_others(self, live: Callable[[], Collection[bytes]]) -> Ended:
+        """Closes customized connections whose keys are not among the live ones, which are asked for after the map."""
+        return _end_customized_of(self._map, live=live) if self._map >= 0 else Ended()
+
     def close(self) -> None:
         """Lets go of the map; names stay until remove."""
         if self._map >= 0:
@@ -149,13 +153,17 @@ def _end_customized(place: Path) -> Ended:
         os.close(opened)
 
 
-def _end_customized_of(opened: int, kept: Collection[int] = ()) -> Ended:
-    """All but those of the kept classes."""
+def _end_customized_of(
+    opened: int, kept: Collection[int] = (), live: Callable[[], Collection[bytes]] = tuple
+) -> Ended:
+    """All but those of the kept classes, and those that live when the map has been read."""
     keys = []
     for key, value in bpf.entries(opened, KEY_BYTES, VALUE_BYTES):
         (number,) = struct.unpack("=I", value)
         if number & CUSTOMIZED and number & CLASS_MASK not in kept:
             keys.append(key)
+    alive = set(live())
+    keys = [key for key in keys if key not in alive]
     ended = end_sockets(keys)
     for key in keys:
         bpf.delete(opened, key)
