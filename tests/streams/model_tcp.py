@@ -63,7 +63,7 @@ class Endpoint:
         self.warped = 0
         # sender
         self.una = self.nxt = self.sent = 0
-        self.edge = 0
+        self.edge, self.widest = 0, LARGEST
         self.peer_mss, self.peer_scale, self.sacked = 536, 0, Spans()
         self.urgent_marks: set[int] = set()
         self.stamps: set[int] = {0}
@@ -307,12 +307,13 @@ class Endpoint:
         if ack > self.sent:
             assert self.tolerant, f"{ack} acknowledged, {self.sent} sent"
             return False
-        if self.tolerant and ack < self.una - (1 << 20):
+        if self.tolerant and ack < self.una - self.widest:
             return False
         if packet.flags & SYN:
             self.edge = max(self.edge, ack + packet.window)
         elif not self.tolerant:
             self._check_acknowledgement(packet, ack)
+        self.widest = max(self.widest, packet.window << self.peer_scale)
         if ack >= self.una and not packet.flags & SYN:
             self.edge = max(self.edge, ack + (packet.window << self.peer_scale))
         self.una = max(self.una, ack)

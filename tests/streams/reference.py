@@ -59,7 +59,7 @@ class StageState:
         self.base_out, self.base_in = base_out, base_in
         self.scale_out, self.scale_in = scale_out, scale_in
         self.seq = self.ack = self.sent = 0
-        self.right_edge = LARGEST
+        self.right_edge = self.widest = LARGEST  # what a kernel believes lies within windows
 
     # --- out ------------------------------------------------------------------------------------
 
@@ -113,9 +113,10 @@ class StageState:
         plausible = True
         if packet.flags & ACK:
             packet, acknowledged = self._acknowledging(packet)
-            plausible = self.sent - (1 << 30) <= acknowledged <= self.sent
+            plausible = self.sent - 2 * self.widest <= acknowledged <= self.sent
         end = offset + len(payload)
         if plausible and self.ack - 1 <= end <= self.right_edge:
+            self.widest = max(self.widest, packet.window << self.scale_in)
             self._end_of_stream(end, bool(packet.flags & FIN), bool(payload))
         return packet.but(seq=(offset + self.base_in) % MODULUS, urgent=urgent, payload=payload)
 

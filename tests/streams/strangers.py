@@ -38,7 +38,8 @@ def fin_of_bad_acknowledgement(packet: Packet, random: Random) -> Packet:
     """In the window, so that only its acknowledgement betrays it."""
     seq = packet.seq + random.randint(-3, 40)
     payload = random.randbytes(random.choice([0, 0, 3]))
-    return packet.but(seq=seq, ack=far(packet.ack, random), flags=ACK | FIN, payload=payload)
+    ack = packet.ack + random.randint(FAR, (MODULUS >> 1) - FAR)  # of what will be sent, perhaps
+    return packet.but(seq=seq, ack=ack % MODULUS, flags=ACK | FIN, payload=payload)
 
 
 def acknowledgement_of_nothing(packet: Packet, random: Random) -> Packet:
