@@ -65,7 +65,7 @@ cdef void _our_syn(l45_worker *worker, l45_entry *entry, l45_connection *connect
         connection.started = True
         connection.isn = tcp_sequence(packet)
         connection.first[L45_EGRESS] = connection.isn + 1
-        connection.syn_bytes = payload_bytes(packet)
+        connection.syn_bytes = max(connection.syn_bytes, payload_bytes(packet))
         connection.scale[L45_EGRESS] = _scale(packet)
     if tcp_flags(packet) & TCP_ACK:
         if not again:
@@ -129,7 +129,7 @@ cdef void _make_fit(l45_connection *connection, l45_carrier *carrier) noexcept n
     cdef uint32_t count = <uint32_t> (packet.tail - packet.data)
     if carrier.mtu and count > carrier.mtu:
         remove_back(packet, min(count - carrier.mtu, payload_bytes(packet)))
-        connection.syn_bytes = payload_bytes(packet)
+        connection.syn_bytes = max(connection.syn_bytes, payload_bytes(packet))
 
 
 # --- SYNs of the peer -------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ cdef l45_verdict _peers_syn(l45_worker *worker, l45_entry *entry, l45_connection
         if entry.chain.strict and not _mirrors(entry.chain, digests, offered):
             worker.counters[COUNT_CONNECTIONS_REFUSED] += 1
             return L45_DROP
-    if offered and entry.phase != PHASE_ALONE:
+    if offered:
         option_remove(packet, offer)
     return L45_PASS
 

@@ -35,7 +35,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("connections_unfit", "TCP connections left alone: no room in the SYN, or an option that forbids changes"),
     ("connections_unseen", "TCP connections left alone: their SYN was not seen"),
     ("connections_lost", "customized TCP connections that were forgotten while they lived: idle too long, or no room"),
-    ("segments_lost", "segments of customized connections dropped: truncated, corrupt, too long, or of a lost connection"),
+    ("segments_lost", "segments dropped: truncated, corrupt or too long, or of lost connections"),
     ("segments_cut", "segments that outgrew what fits, and so became two or more"),
     ("icmp_errors", "ICMP errors about customized connections, made to quote what our kernel sent"),
     ("fragmentation_allowed", "packets that grew, and so lost their don't-fragment bit"),

@@ -88,7 +88,7 @@ cdef inline void _number(l45_packet *packet, uint32_t at, bint last) noexcept no
     store_be32(header + TCP_SEQUENCE, tcp_sequence(packet) + at)
     if not last:
         header[TCP_FLAGS] &= <uint8_t> ~(TCP_FIN | TCP_PSH)
-    if header[TCP_FLAGS] & TCP_URG and urgent < at:
+    if header[TCP_FLAGS] & TCP_URG and urgent <= at:
         header[TCP_FLAGS] &= <uint8_t> ~TCP_URG
     store_be16(header + TCP_URGENT, urgent - min(urgent, at))
 

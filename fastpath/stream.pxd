@@ -29,6 +29,9 @@ cdef struct l45_stage_way:
 
 cdef struct l45_stage:
     l45_stage_way ways[2]  # of the stream that leaves, and of the one that comes
+    int64_t sent           # how far our kernel has sent
+    int64_t edge           # how far it has let the peer send
+    int64_t widest         # the widest window that the peer has announced
 
 # In the flow's block, in front of the stages.
 cdef struct l45_connection:

@@ -118,6 +118,7 @@ cdef int _egress_bytes(l45_context *context, const l45_instance *instance, l45_c
     cdef uint8_t *header = tcp_header(packet)
     cdef uint32_t count = payload_bytes(packet)
     cdef int64_t wire = _trusted(layout, way, tcp_sequence(packet), connection.first[L45_EGRESS])
+    stage.sent = max(stage.sent, way.near_stream + count + ((tcp_flags(packet) & TCP_FIN) != 0))
     if tcp_flags(packet) & TCP_FIN:
         way.fin = way.near_stream + count
     store_be32(header + TCP_SEQUENCE, connection.first[L45_EGRESS] + <uint32_t> wire)
@@ -136,9 +137,10 @@ cdef void _egress_acknowledgement(l45_connection *connection, l45_stage *stage, 
     cdef uint32_t first = connection.first[L45_INGRESS]
     cdef int64_t wire = _trusted(layout, way, tcp_acknowledgement(packet), first)
     store_be32(tcp_header(packet) + TCP_ACKNOWLEDGEMENT, first + <uint32_t> wire)
+    stage.edge = max(stage.edge, way.near_stream + (<int64_t> tcp_window(packet) << connection.scale[L45_EGRESS]))
     if layout.inserted != NULL:
         _write_window(packet, _wider(layout, way.near_stream, tcp_window(packet), connection.scale[L45_EGRESS]))
-        _map_blocks(layout, first, way.near_stream, packet, False)
+        _map_blocks(layout, way, first, way.near_stream, packet, False)
 
 
 cdef inline uint32_t _wider(const l45_layout *layout, int64_t offset, uint32_t units, uint8_t scale) noexcept nogil:
@@ -162,21 +164,25 @@ cdef l45_verdict stage_ingress(l45_context *context, const l45_instance *instanc
         if flags & TCP_ACK:
             _write_window(packet, _narrower(&sent, 0, 0, tcp_window(packet), 0))
         return L45_REWRITTEN
-    if flags & TCP_ACK:
-        _ingress_acknowledgement(connection, stage, &sent, packet)
-    return _ingress_bytes(context, instance, connection, stage, &received, packet)
+    return _ingress_bytes(context, instance, connection, stage, &received, packet,
+                          flags & TCP_ACK and _ingress_acknowledgement(connection, stage, &sent, packet))
 
 
 cdef l45_verdict _ingress_bytes(l45_context *context, const l45_instance *instance, l45_connection *connection,
-                                l45_stage *stage, const l45_layout *layout, l45_packet *packet) noexcept nogil:
+                                l45_stage *stage, const l45_layout *layout, l45_packet *packet,
+                                bint plausible) noexcept nogil:
     cdef l45_stage_way *way = &stage.ways[L45_INGRESS]
     cdef uint8_t *header = tcp_header(packet)
     cdef uint32_t first = connection.first[L45_INGRESS]
     cdef uint32_t count = payload_bytes(packet)
     cdef int64_t wire = stream_offset(tcp_sequence(packet), first, way.near_wire)
-    cdef int64_t offset = _back(layout, way, wire)
-    if tcp_flags(packet) & TCP_FIN:
-        _peers_fin(way, layout_back(layout, wire + count))
+    cdef bint bare = count == 0 and not tcp_flags(packet) & TCP_FIN
+    cdef int64_t offset = _back(layout, way, wire) if bare else layout_back(layout, wire)
+    cdef int64_t end = layout_back(layout, wire + count)
+    if plausible and way.near_stream - 1 <= end <= max(stage.edge, <int64_t> LARGEST_FIELD):
+        stage.widest = max(stage.widest, <int64_t> tcp_window(packet) << connection.scale[L45_INGRESS])
+        if not bare:
+            _peers_end(way, end, tcp_flags(packet) & TCP_FIN)
     store_be32(header + TCP_SEQUENCE, first + <uint32_t> offset)
     if tcp_flags(packet) & TCP_URG:
         _write_urgent(header, layout_back(layout, wire + load_be16(header + TCP_URGENT)) - offset)
@@ -189,14 +195,17 @@ cdef l45_verdict _ingress_bytes(l45_context *context, const l45_instance *instan
     return L45_REWRITTEN
 
 
-cdef inline void _peers_fin(l45_stage_way *way, int64_t length) noexcept nogil:
-    """The last FIN counts, until our kernel has acknowledged one: a forged one only stands till the true one comes."""
-    if way.fin == NO_FIN or way.near_stream != way.fin + 1:
-        way.fin = length
+cdef inline void _peers_end(l45_stage_way *way, int64_t end, bint fin) noexcept nogil:
+    """A FIN counts that our kernel may take, until bytes behind it come that it may take too."""
+    if fin:
+        way.fin = end
+    elif end > way.fin:
+        way.fin = NO_FIN
 
 
-cdef void _ingress_acknowledgement(l45_connection *connection, l45_stage *stage, const l45_layout *layout,
+cdef bint _ingress_acknowledgement(l45_connection *connection, l45_stage *stage, const l45_layout *layout,
                                    l45_packet *packet) noexcept nogil:
+    """Whether our kernel may believe it (RFC 5961 section 5)."""
     cdef l45_stage_way *way = &stage.ways[L45_EGRESS]
     cdef uint32_t first = connection.first[L45_EGRESS]
     cdef int64_t wire = stream_offset(tcp_acknowledgement(packet), first, way.near_wire)
@@ -204,7 +213,8 @@ cdef void _ingress_acknowledgement(l45_connection *connection, l45_stage *stage,
     store_be32(tcp_header(packet) + TCP_ACKNOWLEDGEMENT, first + <uint32_t> offset)
     if layout.inserted != NULL:
         _write_window(packet, _narrower(layout, wire, offset, tcp_window(packet), connection.scale[L45_INGRESS]))
-        _map_blocks(layout, first, way.near_wire, packet, True)
+        _map_blocks(layout, way, first, way.near_wire, packet, True)
+    return 0 <= stage.sent - offset <= 2 * max(stage.widest, <int64_t> LARGEST_FIELD)
 
 
 cdef inline uint32_t _narrower(const l45_layout *layout, int64_t wire, int64_t offset, uint32_t units,
@@ -248,13 +258,13 @@ cdef inline void _write_urgent(uint8_t *header, int64_t distance) noexcept nogil
     store_be16(header + TCP_URGENT, <uint32_t> min(max(distance, <int64_t> 0), <int64_t> LARGEST_FIELD))
 
 
-cdef void _map_blocks(const l45_layout *layout, uint32_t first, int64_t near, l45_packet *packet,
-                      bint back) noexcept nogil:
+cdef void _map_blocks(const l45_layout *layout, const l45_stage_way *way, uint32_t first, int64_t near,
+                      l45_packet *packet, bint back) noexcept nogil:
     """The edges of SACK blocks (RFC 2018, and RFC 2883 for what was received twice)."""
     cdef l45_option sack = option_find(packet, OPTION_SACK)
     cdef uint32_t at
     cdef int64_t edge
     for at in range(sack.at + 2, sack.at + sack.bytes - 3 if sack.bytes >= 10 else 0, 4):
         edge = stream_offset(load_be32(packet.data + at), first, near)
-        edge = layout_back(layout, edge) if back else layout_wire(layout, edge)
+        edge = _back(layout, way, edge) if back else _out(layout, way, edge)
         store_be32(packet.data + at, first + <uint32_t> edge)
