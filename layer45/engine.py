@@ -43,7 +43,7 @@ def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain
         return Chain(
             plan.class_id,
             plan.policy.name,
-            [_instance(each, reference) for each in plan.instances],
+            [instance_spec(each, reference) for each in plan.instances],
             transports=plan.protocols,
             workers=workers,
             whole_payload=plan.reads == "payload",
@@ -58,7 +58,8 @@ def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain
         raise Layer45Error(str(error)) from error
 
 
-def _instance(plan: InstancePlan, reference: bool) -> InstanceSpec:
+def instance_spec(plan: InstancePlan, reference: bool = False) -> InstanceSpec:
+    """What a chain is made of. reference, and what is raised: as for build_chain."""
     module = plan.module
     manifest = module.manifest
     counters = tuple(manifest.counters)

@@ -80,9 +80,16 @@ class Module:
         found = getattr(_run(f"{SITE_PACKAGE}.{dotted}", file), "Module", None)
         if not isinstance(found, type):
             raise Layer45Error(f"{file}: expected a class Module")
-        if not (hasattr(found, "egress") or hasattr(found, "ingress")):
-            raise Layer45Error(f"{file}: class Module has neither egress nor ingress")
+        if not any(hasattr(found, name) for name in self._methods):
+            *most, last = self._methods
+            raise Layer45Error(f"{file}: class Module has neither {', '.join(most)} nor {last}")
         return found
+
+    @property
+    def _methods(self) -> tuple[str, ...]:
+        """One of which a class `Module` must have."""
+        stream = ("inserted", "change") if self.manifest.kind == "stream" else ()
+        return ("egress", "ingress", *stream)
 
     def _checked_ops(self) -> Any:
         if self.code is None:
