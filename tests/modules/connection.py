@@ -3,14 +3,20 @@
 kernel a ──▶ a's chain, egress ──▶ wire ──▶ b's chain, ingress ──▶ kernel b, and back
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layer45.engine import build_chain
+from layer45.chain_properties import InstancePlan
+from layer45.config import Settings
+from layer45.engine import build_chain, instance_spec
 from layer45.fastpath.chain import ClassTable
+from layer45.fastpath.stream_view import StreamView
 from layer45.fastpath.worker import Worker
 from layer45.loader import load
+from layer45.modulefolder import find_modules
+from layer45.problems import Place, Problems
 
 from .conftest import Entry, policy_text
 from .wire import ADDRESSES, is_sound
@@ -82,6 +88,63 @@ class Host:
     @property
     def engine(self) -> dict[str, int]:
         return {name: value for name, value in self.worker.counters().items() if value}
+
+
+def connected(
+    driver: Any, scratch: Path, chain: list[Entry], other: list[Entry] | None = None
+) -> "Connection":
+    """An open connection whose ends run the chain, or the server another; they agreed."""
+    connection = Connection(
+        Host(driver, scratch / "a", chain), Host(driver, scratch / "b", chain if other is None else other)
+    )
+    assert connection.open()
+    for host in (connection.a, connection.b):
+        assert host.engine["connections_customized"] == 1
+    return connection
+
+
+def values_of(entry: Entry) -> dict[str, object]:
+    """All parameters of a chain's entry, validated."""
+    module = find_modules(Settings()).modules[entry["module"]]
+    problems = Problems()
+    given = {key: value for key, value in entry.items() if key != "module"}
+    values = module.manifest.read_values(given, Place(Path("test")), problems)
+    problems.raise_any()
+    return values
+
+
+def reference_of(chain: list[Entry]) -> Any:
+    """The reference of the one module of a chain; its counters in `counted`."""
+    counted: Counter[str] = Counter()
+    reference = find_modules(Settings()).modules[chain[0]["module"]].load_reference()
+    module = reference(values_of(chain[0]), lambda name, more=1: counted.update({name: more}))
+    module.counted = counted
+    return module
+
+
+def _plan_of(chain: list[Entry]) -> InstancePlan:
+    module = find_modules(Settings()).modules[chain[0]["module"]]
+    return InstancePlan(module, values_of(chain[0]), frozenset(("egress", "ingress")))
+
+
+def growth_of(chain: list[Entry]) -> tuple[int, int]:
+    """What the manifest says: so many bytes at most for each begun so many."""
+    return _plan_of(chain).stream_growth
+
+
+def view_of(chain: list[Entry]) -> StreamView:
+    """The compiled stream functions of the one module of a chain."""
+    return StreamView(instance_spec(_plan_of(chain)))
+
+
+def on_wire(module: Any, offset: int, payload: bytes) -> bytes:
+    """Stream bytes from `offset` on, with what a stream module puts in front of each."""
+    parts = []
+    for at, byte in enumerate(payload, offset):
+        run_bytes = module.inserted(at + 1) - module.inserted(at) if hasattr(module, "inserted") else 0
+        changed = module.change("egress", at, bytes([byte])) if hasattr(module, "change") else bytes([byte])
+        parts += [module.fill(at, 0, run_bytes) if run_bytes else b"", changed]
+    return b"".join(parts)
 
 
 @dataclass

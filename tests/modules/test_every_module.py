@@ -3,6 +3,7 @@
 import ctypes
 import importlib
 import json
+import random
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from layer45.loader import load
 
 from .conftest import Road
+from .connection import connected, growth_of, on_wire, reference_of, view_of
 from .wire import ACK, MILLISECOND, Record, datagram, options_of, segment
 
 MODULES = Path(__file__).parents[2] / "modules"
@@ -21,11 +23,13 @@ COMPILED = [folder for folder in FOLDERS if (folder / f"{folder.name}.pyx").exis
 every_module = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 every_compiled = pytest.mark.parametrize("folder", COMPILED, ids=lambda folder: folder.name)
 
-VECTORS = [
+ALL_VECTORS = [
     pytest.param(folder.name, vector, id=f"{folder.name}: {vector['name']}")
     for folder in FOLDERS
     for vector in json.loads((folder / "vectors.json").read_text())
 ]
+STREAM_VECTORS = [each for each in ALL_VECTORS if "stream" in each.values[1]]
+VECTORS = [each for each in ALL_VECTORS if each not in STREAM_VECTORS]
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -73,6 +77,47 @@ def test_vectors(road: Road, name: str, vector: dict[str, Any], reference: bool)
         assert matches(pattern, options_of(packet)), f"expected {pattern}, got {options_of(packet).hex()}"
 
 
+@pytest.mark.parametrize(("name", "vector"), STREAM_VECTORS)
+def test_vectors_of_streams(driver: Any, tmp_path: Path, name: str, vector: dict[str, Any]) -> None:
+    """Segments as (offset in the stream, bytes): the reference says what is on the wire, and so it is."""
+    chain = [{"module": name, **vector["parameters"]}]
+    connection = connected(driver, tmp_path, chain)
+    module = reference_of(chain)
+    for (offset, text), wanted in zip(vector["stream"], vector["wire"], strict=True):
+        payload = bytes.fromhex(text)
+        assert on_wire(module, offset, payload).hex() == wanted
+        (got,) = connection.send(True, ACK, offset, payload)
+        assert connection.on_wire[-1].payload.hex() == wanted
+        assert got.payload == payload
+
+
+@pytest.mark.parametrize(("name", "vector"), STREAM_VECTORS)
+def test_stream_functions_are_those_of_the_reference(name: str, vector: dict[str, Any]) -> None:
+    """Pure, within the declared growth, and undone by the other direction."""
+    chain, chance = [{"module": name, **vector["parameters"]}], random.Random(1)
+    hot, plain = view_of(chain), reference_of(chain)
+    bytes_, every = growth_of(chain)
+    for first in (0, 1, *(chance.getrandbits(bits) for bits in range(2, 62))):
+        content = chance.randbytes(chance.randrange(200))
+        before, behind = (hot.inserted(first + more) for more in (0, len(content)))
+        assert (before, behind) == (plain.inserted(first), plain.inserted(first + len(content)))
+        assert 0 <= behind - before <= bytes_ * -(-len(content) // every)
+        run_bytes = hot.inserted(first + 1) - before
+        for skip in range(run_bytes):
+            count = chance.randrange(run_bytes - skip + 1)
+            part = hot.fill(first, skip, count)
+            assert (
+                part == plain.fill(first, skip, count) == hot.fill(first, 0, run_bytes)[skip : skip + count]
+            )
+            assert hot.check(first, skip, part) and plain.check(first, skip, part)
+        changed = hot.change("egress", first, content)
+        assert changed == (plain.change("egress", first, content) if hasattr(plain, "change") else content)
+        assert hot.change("ingress", first, changed) == content
+        cut = chance.randrange(len(content) + 1)
+        parts = (hot.change("egress", first + at, content[at:to]) for at, to in ((0, cut), (cut, None)))
+        assert b"".join(parts) == changed
+
+
 @every_module
 def test_every_parameter_counter_and_ratio_stands_in_the_readme(folder: Path) -> None:
     readme, table = (folder / "README.md").read_text(), manifest(folder)
@@ -111,6 +156,12 @@ class Ops(ctypes.Structure):
         (name, ctypes.c_uint32)
         for name in ("abi_version", "struct_bytes", "instance_bytes", "flow_state_bytes")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_stream_modules_have_vectors_of_streams(folder: Path) -> None:
+    if manifest(folder)["module"]["kind"] == "stream":
+        assert [each for each in STREAM_VECTORS if each.values[0] == folder.name]
 
 
 @every_compiled
