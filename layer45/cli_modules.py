@@ -23,6 +23,13 @@ class Language(StrEnum):
     python = "python"
 
 
+class Kind(StrEnum):
+    """What a module works on."""
+
+    datagram = "datagram"
+    stream = "stream"
+
+
 @app.command("list")
 def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Every module: the shipped ones, then those of module_dirs."""
@@ -74,6 +81,9 @@ def new(
     language: Annotated[
         Language, typer.Option(help="cython: compiled, fast. python: slower, for a pilot.")
     ] = Language.cython,
+    kind: Annotated[
+        Kind, typer.Option(help="datagram: whole UDP datagrams. stream: TCP's bytes; compiled only.")
+    ] = Kind.datagram,
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +99,7 @@ def new(
     from layer45.skeleton import write_module
 
     parent = directory or Path(_settings(config).module_dirs[0])
-    for path in write_module(name, language.value, parent):
+    for path in write_module(name, language.value, parent, kind.value):
         print(path)
     if str(parent.absolute()) not in _settings(config).module_dirs:
         print(f'next: module_dirs = ["{parent.absolute()}"] in {config / "layer45.toml"}')

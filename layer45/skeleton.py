@@ -11,11 +11,14 @@ TEMPLATES = Path(__file__).with_name("skeletons")
 LANGUAGES = ("cython", "python")
 
 
-def write_module(name: str, language: str, directory: Path) -> list[Path]:
+def write_module(name: str, language: str, directory: Path, kind: str = "datagram") -> list[Path]:
     """Makes directory/name and its files, and returns them. Raises Layer45Error; then nothing was made."""
     _check_name(name)
+    if (language, kind) == ("python", "stream"):
+        raise Layer45Error("a module of kind stream cannot be written in Python; expected --language cython")
     folder = directory / name
-    files = {folder / target: text for target, text in _contents(name, language, directory).items()}
+    contents = _contents(name, language, directory) if kind == "datagram" else _stream(name, directory)
+    files = {folder / target: text for target, text in contents.items()}
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -46,6 +49,21 @@ def _contents(name: str, language: str, directory: Path) -> dict[str, str]:
         "README.md": "README.md",
         "test.py": f"test_{name}.py",
     }
+    return _filled(targets, values)
+
+
+def _stream(name: str, directory: Path) -> dict[str, str]:
+    targets = {
+        "stream.toml": "module.toml",
+        "stream.pyx": f"{name}.pyx",
+        "stream.py": "reference.py",
+        "stream_README.md": "README.md",
+        "stream_test.py": f"test_{name}.py",
+    }
+    return _filled(targets, _values(name, "cython", directory))
+
+
+def _filled(targets: dict[str, str], values: dict[str, str]) -> dict[str, str]:
     return {target: _fill(template, values).rstrip() + "\n" for template, target in targets.items()}
 
 

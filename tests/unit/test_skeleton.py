@@ -23,19 +23,23 @@ def layer45(*words: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("language", ["python", "cython"])
+TESTS = {("python", "datagram"): 4, ("cython", "datagram"): 5, ("cython", "stream"): 5}
+
+
+@pytest.mark.parametrize(("language", "kind"), TESTS)
 def test_a_new_module_passes_check_verify_and_its_own_test(
-    language: str, tmp_path: Path, configuration: Configuration
+    language: str, kind: str, tmp_path: Path, configuration: Configuration
 ) -> None:
     site = tmp_path / "my site"
     configuration.settings("")
     (configuration.directory / "layer45.toml").write_text(f'module_dirs = ["{site}"]\n')
-    layer45("modules", "new", "stamp", "--language", language, "--directory", site)
+    layer45("modules", "new", "stamp", "--language", language, "--kind", kind, "--directory", site)
     if language == "cython":
         built = Path(layer45("modules", "build", "stamp", "--config", configuration.directory).strip())
         assert built.parent == site / "stamp"
+    protocol = "tcp" if kind == "stream" else "udp"
     configuration.policies(
-        '[policy.p]\nmatch = { protocol = "udp" }\nchain = [ { module = "stamp", mark = "m" } ]\n'
+        f'[policy.p]\nmatch = {{ protocol = "{protocol}" }}\nchain = [ {{ module = "stamp", mark = "m" }} ]\n'
     )
     assert "stamp" in layer45("check", configuration.directory)
     assert layer45("modules", "verify", "stamp", "--config", configuration.directory).split() == [
@@ -47,14 +51,21 @@ def test_a_new_module_passes_check_verify_and_its_own_test(
         capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert f"{5 if language == 'cython' else 4} passed" in done.stdout
+    assert f"{TESTS[language, kind]} passed" in done.stdout
 
 
-@pytest.mark.parametrize("language", ["python", "cython"])
-def test_no_placeholder_is_left(language: str, tmp_path: Path) -> None:
-    for path in write_module("stamp", language, tmp_path):
+@pytest.mark.parametrize(("language", "kind"), TESTS)
+def test_no_placeholder_is_left(language: str, kind: str, tmp_path: Path) -> None:
+    for path in write_module("stamp", language, tmp_path, kind):
         assert "$" not in path.read_text(), path
-    assert load_manifest(tmp_path / "stamp/module.toml").language == language
+    manifest = load_manifest(tmp_path / "stamp/module.toml")
+    assert (manifest.language, manifest.kind) == (language, kind)
+
+
+def test_a_stream_module_is_compiled(tmp_path: Path) -> None:
+    with pytest.raises(Layer45Error, match="kind stream cannot be written in Python"):
+        write_module("stamp", "python", tmp_path, "stream")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
