@@ -13,7 +13,8 @@ from layer45.fastpath.packet cimport (
 )
 from layer45.fastpath.pool cimport HEAD_ROOM_BYTES, ORIGIN_CLONE, POOL_BUFFER_BYTES, l45_carrier
 from layer45.fastpath.tcp cimport (
-    TCP_FIN, TCP_FLAGS, TCP_HEADER_BYTES, TCP_PSH, TCP_SEQUENCE, TCP_URG, TCP_URGENT, tcp_header, tcp_sequence,
+    TCP_FIN, TCP_FLAGS, TCP_HEADER_BYTES, TCP_PSH, TCP_SEQUENCE, TCP_SYN, TCP_URG, TCP_URGENT, tcp_flags,
+    tcp_header, tcp_sequence,
 )
 
 cdef enum:
@@ -33,6 +34,9 @@ cdef int cut(l45_worker *worker, l45_carrier *carrier, uint32_t mss) noexcept no
     if not sum_holds(packet):
         return -1
     worker.counters[COUNT_SEGMENTS_CUT] += 1
+    if tcp_flags(packet) & TCP_SYN:  # what it does not carry goes later, as what the peer did not take
+        _shorten(packet, limit - packet.payload_offset)
+        return 0
     worker.cut = True
     first_bytes = limit - packet.payload_offset
     if packet.flags & L45_GSO:

@@ -11,8 +11,8 @@ from layer45.fastpath.counters cimport (
     COUNT_FLOWS_OPENED,
 )
 from layer45.fastpath.flow cimport (
-    AGES_BRIEF, AGES_TCP, PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, PHASE_OPENING, connection_of, flow_find,
-    flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table, load_block,
+    AGES_BRIEF, AGES_TCP, PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, PHASE_OPENING, connection_of,
+    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table, load_block,
     stages_of, store_block,
 )
 from layer45.fastpath.known cimport known_add, known_is_customized, known_remove

@@ -75,7 +75,7 @@ cdef l45_verdict stage_egress(l45_context *context, const l45_instance *instance
     begin_edit(packet)
     if flags & TCP_SYN:  # what it carries stays: nobody knew yet that the peer would understand
         if flags & TCP_ACK:
-            _write_window(packet, _wider(&received, 0, tcp_window(packet), 0))
+            _write_window(packet, _wider(&received, 0, 0, tcp_window(packet), 0))
         return L45_REWRITTEN
     result = _egress_bytes(context, instance, connection, stage, &sent, packet)
     if flags & TCP_ACK:
@@ -139,13 +139,15 @@ cdef void _egress_acknowledgement(l45_connection *connection, l45_stage *stage, 
     store_be32(tcp_header(packet) + TCP_ACKNOWLEDGEMENT, first + <uint32_t> wire)
     stage.edge = max(stage.edge, way.near_stream + (<int64_t> tcp_window(packet) << connection.scale[L45_EGRESS]))
     if layout.inserted != NULL:
-        _write_window(packet, _wider(layout, way.near_stream, tcp_window(packet), connection.scale[L45_EGRESS]))
+        _write_window(packet, _wider(layout, wire, way.near_stream, tcp_window(packet), connection.scale[L45_EGRESS]))
         _map_blocks(layout, way, first, way.near_stream, packet, False)
 
 
-cdef inline uint32_t _wider(const l45_layout *layout, int64_t offset, uint32_t units, uint8_t scale) noexcept nogil:
-    """The window behind `offset` for wire bytes. Rounded up: _narrower rounds down to what it was."""
-    cdef int64_t wire_bytes = layout_wire(layout, offset + (<int64_t> units << scale)) - layout_wire(layout, offset)
+cdef inline uint32_t _wider(const l45_layout *layout, int64_t wire, int64_t offset, uint32_t units,
+                            uint8_t scale) noexcept nogil:
+    """The window behind `offset`, which is `wire` there, for wire bytes. Rounded up: _narrower rounds down to what it
+    was."""
+    cdef int64_t wire_bytes = layout_wire(layout, offset + (<int64_t> units << scale)) - wire
     return <uint32_t> min((wire_bytes + (1 << scale) - 1) >> scale, <int64_t> LARGEST_FIELD)
 
 

@@ -22,8 +22,8 @@ from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.cut cimport cut
 from layer45.fastpath.flow cimport (
-    AGES_BRIEF, AGES_TCP, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, connection_of, flow_idle, flow_oldest, flow_set_ages,
-    flow_touch, flows_end, flows_start, l45_entry, stages_of,
+    AGES_BRIEF, AGES_TCP, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, connection_of, flow_idle, flow_oldest,
+    flow_set_ages, flow_touch, flows_end, flows_start, l45_entry, stages_of,
 )
 from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
 from layer45.fastpath.flow_view cimport flow_view
