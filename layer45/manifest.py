@@ -187,6 +187,8 @@ def _faults(values: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
             faults.append((key, "names the module itself"))
     if values.get("language") == "python" and values.get("flow_state_bytes"):
         faults.append(("flow_state_bytes", "expected 0: Python code keeps its state in packet.flow.state"))
+    if values.get("language") == "python" and values.get("kind") == "stream":
+        faults.append(("language", 'expected "cython": a module of kind stream cannot be written in Python'))
     return faults + _direction_faults(values)
 
 

@@ -36,6 +36,7 @@ def document(module: Module) -> dict[str, Any]:
         "reads": manifest.reads,
         "gso": manifest.gso,
         "growth_bytes": manifest.growth_bytes,
+        "stream_growth": manifest.stream_growth,
         "flow_state_bytes": manifest.flow_state_bytes,
         "emits": list(manifest.emits),
         "emits_bytes": manifest.emits_bytes,
@@ -62,6 +63,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "type": parameter.type,
         "unit": parameter.unit,
         "required": parameter.required,
+        "local": parameter.local,
         "default": shown_value(fields["default"]),
         "expected": parameter.expected,
         "help": parameter.help,
@@ -102,8 +104,9 @@ def show_module(module: dict[str, Any]) -> None:
     print_table(("DECLARES", ""), [(key, _plain(value)) for key, value in plain.items()])
     print()
     print_table(
-        ("PARAMETER", "EXPECTED", "DEFAULT", "MEANING"),
-        [(p["name"], p["expected"], "(required)" if p["required"] else _plain(p["default"]), p["help"])
+        ("PARAMETER", "EXPECTED", "DEFAULT", "ENDS", "MEANING"),
+        [(p["name"], p["expected"], "(required)" if p["required"] else _plain(p["default"]),
+          "may differ" if p["local"] else "-", p["help"])
          for p in module["parameters"]],
     )  # fmt: skip
     print()

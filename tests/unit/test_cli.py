@@ -177,6 +177,16 @@ def test_modules_are_listed_and_shown(configuration: Configuration) -> None:
     assert "RATIO" not in plain
 
 
+def test_what_a_stream_module_declares_of_its_own_is_shown(configuration: Configuration) -> None:
+    words = ["modules", "show", "stream_tag", "--config", configuration.directory]
+    shown, plain = json.loads(layer45(*words, "--json").stdout), layer45(*words).stdout
+    assert shown["stream_growth"] == {"bytes": "tag_bytes", "every": "every_bytes"}
+    local = {each["name"] for each in shown["parameters"] if each["local"]}
+    assert local == {"id", "expect", "unmarked"}
+    assert "bytes tag_bytes, every every_bytes" in plain
+    assert plain.count("may differ") == len(local)
+
+
 def test_a_modules_ratios_are_shown(configuration: Configuration) -> None:
     words = ["modules", "show", "example_python", "--config", configuration.directory]
     ratio = json.loads(layer45(*words, "--json").stdout)["ratios"]["compressed_share"]
