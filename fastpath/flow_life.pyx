@@ -12,8 +12,8 @@ from layer45.fastpath.counters cimport (
 )
 from layer45.fastpath.flow cimport (
     AGES_BRIEF, AGES_TCP, PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, PHASE_OPENING, connection_of,
-    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table, load_block,
-    stages_of, store_block,
+    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table,
+    load_block, stages_of, store_block,
 )
 from layer45.fastpath.known cimport known_add, known_is_customized, known_remove
 from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon

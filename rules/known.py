@@ -96,7 +96,7 @@ class KnownConnections:
         return _end_customized_of(self._map, plan.renumbering)
 
     def end_others(self, live: Callable[[], Collection[bytes]]) -> Ended:
-        """Closes customized connections but the live ones, whose keys are asked for when the map has been read."""
+        """Closes customized connections but the live ones; these are asked for when the map has been read."""
         return _end_customized_of(self._map, live=live) if self._map >= 0 else Ended()
 
     def close(self) -> None:
