@@ -97,7 +97,7 @@ class StageState:
         )
 
     def _window_out(self, offset: int, room: int, scale: int) -> int:
-        on_wire = self.into.wire(offset + room) - self.into.wire(offset)
+        on_wire = self.into.wire(offset + room) - self.into.wire_number(offset)
         return min(LARGEST, -(-on_wire >> scale))
 
     # --- in -------------------------------------------------------------------------------------
