@@ -32,6 +32,7 @@ class Parameter:
     maximum: float | None = None
     min_bytes: int = 0
     max_bytes: int = LONGEST_BYTES
+    peer: str = ""  # the parameter that has the other end's value of this one
     choices: tuple[str, ...] = ()
     needs: Mapping[str, str] = field(
         default_factory=dict, hash=False
@@ -67,6 +68,10 @@ class Parameter:
             raise ValueError(f"expected {self.expected}, got {shown(value)}{hint}")
         return parsed
 
+    def fits(self, content: bytes) -> bool:
+        """Whether min_bytes and max_bytes allow it."""
+        return self.min_bytes <= len(content) <= self.max_bytes
+
     def within(self, number: float) -> bool:
         """Whether minimum and maximum allow it; without them, 64 bits do."""
         low = INTEGER_MIN if self.minimum is None else self.minimum
@@ -90,23 +95,19 @@ def _boolean(_: Parameter, value: object) -> bool | None:
 
 
 def _text(parameter: Parameter, value: object) -> str | None:
-    return value if isinstance(value, str) and _fits(parameter, value.encode()) else None
+    return value if isinstance(value, str) and parameter.fits(value.encode()) else None
 
 
 def _bytes(parameter: Parameter, value: object) -> bytes | None:
     if not isinstance(value, str):
         return None
     if not value.startswith("hex:"):
-        return value.encode() if _fits(parameter, value.encode()) else None
+        return value.encode() if parameter.fits(value.encode()) else None
     try:
         content = bytes.fromhex(value.removeprefix("hex:"))
     except ValueError:
         return None
-    return content if _fits(parameter, content) else None
-
-
-def _fits(parameter: Parameter, content: bytes) -> bool:
-    return parameter.min_bytes <= len(content) <= parameter.max_bytes
+    return content if parameter.fits(content) else None
 
 
 def _choice(parameter: Parameter, value: object) -> str | None:

@@ -50,6 +50,11 @@ class _Sized(_Common):
     max_bytes: Size = LONGEST_BYTES
 
 
+@dataclass(frozen=True)
+class _Bytes(_Sized):
+    peer: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Choice(_Common):
     choices: tuple[str, ...]
@@ -66,7 +71,7 @@ _SHAPES: dict[str, type] = {
     "number": _Number,
     "boolean": _Common,
     "text": _Sized,
-    "bytes": _Sized,
+    "bytes": _Bytes,
     "choice": _Choice,
     "range": _Range,
 }
@@ -78,7 +83,10 @@ def read_parameters(tables: object, place: Place, problems: Problems) -> dict[st
         problems.add(place, f"expected tables [param.NAME], got {shown(tables)}")
         return {}
     read = {name: _read(name, table, place.child(name), problems) for name, table in tables.items()}
-    return {name: parameter for name, parameter in read.items() if parameter}
+    parameters = {name: parameter for name, parameter in read.items() if parameter}
+    for name, parameter in parameters.items():
+        _check_peer(parameter, read, place.child(name, "peer"), problems)
+    return parameters
 
 
 def _read(name: str, table: object, place: Place, problems: Problems) -> Parameter | None:
@@ -101,6 +109,15 @@ def _read_one(name: str, table: object, place: Place, problems: Problems) -> Par
     parameter = Parameter(name=name, **{key: each for key, each in values.items() if key != "default"})
     _check(parameter, values, place, problems)
     return _with_default(parameter, values, place, problems)
+
+
+def _check_peer(
+    parameter: Parameter, read: Mapping[str, Parameter | None], place: Place, problems: Problems
+) -> None:
+    others = {name for name, each in read.items() if each is None or (each.type == "bytes" and each.local)}
+    if parameter.peer and not (parameter.local and parameter.peer in others):
+        text = "expected another parameter of type bytes, both with local = true"
+        problems.add(place, f"{parameter.peer}: {text}")
 
 
 def _type_of(table: object, place: Place, problems: Problems) -> str:

@@ -12,7 +12,8 @@ OTHER = {"egress": "ingress", "ingress": "egress"}
 def far_plan(plan: "ChainPlan") -> "ChainPlan | None":
     """The peer's chain: the mirror image of ours, less what nobody has to undo. None: there is no far end.
 
-    Parameters that are a host's own are taken to be the same at both.
+    Of parameters that are a host's own, the peer is taken to have what we say of it (`peer` in the manifest),
+    or else the same as we.
     """
     if plan.digests is None:
         return None
@@ -26,4 +27,14 @@ def _is_shared(instance: "InstancePlan") -> bool:
 
 
 def _mirror_image(instance: "InstancePlan") -> "InstancePlan":
-    return replace(instance, directions=frozenset(OTHER[each] for each in instance.directions))
+    directions = frozenset(OTHER[each] for each in instance.directions)
+    return replace(instance, directions=directions, values=_values(instance))
+
+
+def _values(instance: "InstancePlan") -> dict[str, object]:
+    values = dict(instance.values)
+    for name, parameter in instance.module.manifest.parameters.items():
+        said = instance.values.get(parameter.peer)
+        if isinstance(said, bytes) and parameter.fits(said):
+            values[name] = said
+    return values

@@ -91,7 +91,7 @@ def test_a_download_comes_back(tmp_path: Path, pair: Pair, chain: tuple[str, ...
 @pytest.mark.parametrize(("count", "every"), [(32, 1000), (1, 16), (16, 16), (7, 101)])
 def test_the_wire_has_the_layout(tmp_path: Path, send: Send, count: int, every: int) -> None:
     """Each number and each payload is where the layout puts it, sent for the first time or again."""
-    send(HTTP, tmp_path / "wire.pcap", tags(count, every, ', id = "me"'), match=OF_BOTH)
+    send(HTTP, tmp_path / "wire.pcap", tags(count, every, ', id = "me", expect = "me"'), match=OF_BOTH)
     tag = b"me"[:count].ljust(count, b"\0")
     firsts: dict[bytes, int] = {}
     ends: dict[bytes, int] = {}
@@ -152,6 +152,25 @@ def test_counters_are_those_of_the_policys_host(tmp_path: Path, pair: Pair) -> N
         stripped[match] = out.instances[0]["counters"]["stripped"]
     assert tagged[OF_CLIENT] == stripped[OF_SERVER] == 2  # one for each request
     assert stripped[OF_CLIENT] == tagged[OF_SERVER] > 30
+
+
+@pytest.mark.parametrize("match", [OF_CLIENT, OF_SERVER])
+@pytest.mark.parametrize("module", ["stream_tag", "option_tag"])
+def test_the_peer_has_the_identity_that_is_expected(
+    tmp_path: Path, pair: Pair, module: str, match: str
+) -> None:
+    on = ', on = "all"' if module == "option_tag" else ""
+    out, back = pair(HTTP, f'{{ module = "{module}", id = "we", expect = "they"{on} }}', match=match)
+    assert (out.dropped, back.dropped) == (0, 0)
+    assert out.instances[0]["counters"]["wrong_identity"] == 0
+    assert_restored(HTTP, tmp_path / "wire.pcap", tmp_path / "back.pcap")
+    seen = {
+        (part.tcp[2:4] == b"\x1f\x90", name)
+        for part in segments(tmp_path / "wire.pcap")
+        for name in (b"we\0", b"they\0")
+        if part and part.payload and name in part.tcp[:200]
+    }
+    assert seen == {(match == OF_CLIENT, b"we\0"), (match == OF_SERVER, b"they\0")}
 
 
 @pytest.mark.parametrize("link", [ETHERNET, RAW, COOKED, COOKED2, NULL, LOOP])

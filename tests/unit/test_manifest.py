@@ -152,6 +152,8 @@ NAME = "expected a name of lower-case letters, digits and _, a letter first"
         (HEAD + '[param.x]\ntype = "integer"\nhelp = ""\ndefault = 0\nminimum = 1\nmaximum = 0', ["16: param.x.maximum: expected at least minimum 1, got 0"]),
         (HEAD + '[param.x]\ntype = "integer"\nhelp = ""\ndefault = 0\nmin_bytes = 1', ["15: param.x.min_bytes: unknown key; expected one of type, help, unit, required, local, default, minimum, maximum"]),
         (HEAD + '[param.x]\ntype = "bytes"\nhelp = ""\nrequired = true\nmin_bytes = 2\nmax_bytes = 1', ["16: param.x.max_bytes: expected at least min_bytes 2, got 1"]),
+        (HEAD + '[param.x]\ntype = "bytes"\nhelp = ""\nrequired = true\nlocal = true\npeer = "y"', ["16: param.x.peer: y: expected another parameter of type bytes, both with local = true"]),
+        (HEAD + '[param.x]\ntype = "bytes"\nhelp = ""\nrequired = true\npeer = "x"', ["15: param.x.peer: x: expected another parameter of type bytes, both with local = true"]),
         (HEAD + '[param.x]\ntype = "choice"\nhelp = ""\nrequired = true', ["11: param.x.choices: missing; expected list of text"]),
         (HEAD + '[param.x]\ntype = "choice"\nhelp = ""\nrequired = true\nchoices = []', ["15: param.x.choices: expected at least one value"]),
         (HEAD + '[param.x]\ntype = "choice"\nhelp = ""\nrequired = true\nchoices = ["a"]\nneeds = { b = "c" }', ["16: param.x.needs.b: not among the choices a"]),
