@@ -85,26 +85,3 @@ cdef int64_t layout_run_before(const l45_layout *layout, int64_t offset, int64_t
             at -= 1
         steps += 1
     return low
-
-
-def maps(inserted: object, offsets: list, wires: list, near: tuple = (0, 0)) -> tuple[list, list]:
-    """W of offsets and the offsets of wire offsets, for tests; inserted: a function of an offset."""
-    cdef l45_layout layout
-    layout.inserted = _call
-    layout.instance = <void *> inserted
-    layout.near_stream, layout.near_wire = near
-    return [layout_wire(&layout, o) for o in offsets], [layout_back(&layout, w) for w in wires]
-
-
-def runs(inserted: object, offset: int, end: int, guess: int) -> tuple[int, int]:
-    """layout_run_behind and layout_run_before, for tests."""
-    cdef l45_layout layout
-    layout.inserted = _call
-    layout.instance = <void *> inserted
-    layout.near_stream = layout.near_wire = 0
-    return layout_run_behind(&layout, offset, end, guess), layout_run_before(&layout, offset, end, guess)
-
-
-cdef uint64_t _call(const void *function, uint64_t offset) noexcept nogil:
-    with gil:
-        return (<object> function)(offset)

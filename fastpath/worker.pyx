@@ -12,18 +12,16 @@ from layer45.fastpath.abi cimport (
     L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_GSO, L45_HOLD, L45_INGRESS, L45_PASS, L45_REWRITTEN,
     L45_TRUNCATED, l45_context, l45_packet, l45_verdict,
 )
-from layer45.fastpath.agree cimport agree, agree_begins_anew, agree_is_brief
+from layer45.fastpath.agree cimport agree_begins_anew, agree_is_brief
 from layer45.fastpath.arena cimport arena_end, arena_start
 from layer45.fastpath.chain cimport (
     CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain, l45_class_table,
-    l45_instance,
 )
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
-from layer45.fastpath.cut cimport cut
 from layer45.fastpath.flow cimport (
-    AGES_BRIEF, AGES_TCP, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, connection_of, flow_idle, flow_oldest,
-    flow_set_ages, flow_touch, flows_end, flows_start, l45_entry, stages_of,
+    AGES_BRIEF, AGES_TCP, PHASE_NONE, flow_idle, flow_oldest, flow_set_ages, flow_touch, flows_end, flows_start,
+    l45_entry,
 )
 from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
 from layer45.fastpath.flow_view cimport flow_view
@@ -39,8 +37,7 @@ from layer45.fastpath.packet cimport (
 from layer45.fastpath.pool cimport (
     ORIGIN_QUEUED, POOL_BUFFER_BYTES, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of,
 )
-from layer45.fastpath.stream cimport l45_connection, l45_stage, stage_egress, stage_ingress
-from layer45.fastpath.tcp cimport TCP_SYN, tcp_flags
+from layer45.fastpath.segment cimport segment_begin, segment_failed, segment_settle, segment_stage
 from layer45.fastpath.template cimport template_keep
 from layer45.fastpath.timer cimport l45_timer, wheel_pop, wheel_start
 
@@ -181,18 +178,9 @@ cdef inline bint is_tcp(const l45_packet *packet) noexcept nogil:
 
 
 cdef l45_verdict _connected(l45_worker *worker, l45_carrier *carrier, l45_entry *entry) noexcept nogil:
-    """A segment of a connection that needs the peer's agreement. No customized one passes as it came: the peer would
-    take data for what was inserted."""
-    cdef l45_verdict verdict
-    if carrier.packet.flags & L45_TRUNCATED and entry.chain.whole_payload:
-        worker.counters[COUNT_TRUNCATED] += 1
-        return L45_ERROR
-    if entry.phase == PHASE_LOST and not tcp_flags(&carrier.packet) & TCP_SYN:
-        worker.counters[COUNT_SEGMENTS_LOST] += 1
-        return L45_DROP
-    if agree(worker, entry, carrier) == L45_DROP:
-        return L45_DROP
-    verdict = _run(worker, carrier, entry, _first(entry.chain, carrier.packet.direction))
+    cdef l45_verdict verdict = segment_begin(worker, entry, carrier)
+    if verdict == L45_PASS:
+        verdict = _run(worker, carrier, entry, _first(entry.chain, carrier.packet.direction))
     flow_set_ages(&worker.flows, entry, AGES_BRIEF if agree_is_brief(entry) else AGES_TCP)
     return verdict
 
@@ -216,7 +204,7 @@ cdef inline l45_verdict _outcome(l45_worker *worker, l45_carrier *carrier, l45_e
         return L45_HOLD
     if verdict == L45_HOLD:
         worker.counters[COUNT_UNSET_VERDICTS] += 1
-        return _failed(worker, entry.chain)
+        verdict = L45_ERROR
     return _settle(worker, carrier, entry, verdict)
 
 
@@ -246,7 +234,7 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
     cdef uint32_t serial = serial_of(carrier)
     while 0 <= at < <int64_t> chain.count:
         if chain.instances[at].stream != NULL and is_tcp(packet):
-            if entry.phase == PHASE_CUSTOMIZED and _stage(worker, entry, at, packet) == L45_DROP:
+            if segment_stage(worker, entry, at, packet) == L45_DROP:
                 return L45_DROP
         elif chain.instances[at].runs[packet.direction]:
             if at < entry.closed and chain.instances[at].ops.flow_close != NULL:
@@ -264,19 +252,6 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
     return L45_PASS
 
 
-cdef inline l45_verdict _stage(l45_worker *worker, l45_entry *entry, int64_t at, l45_packet *packet) noexcept nogil:
-    cdef l45_instance *instance = &entry.chain.instances[at]
-    cdef l45_stage *stage = &stages_of(entry)[instance.stage]
-    cdef l45_connection *connection = connection_of(entry)
-    cdef uint8_t sender = packet.direction
-    cdef l45_context context
-    enter(&context, worker, entry, at)
-    context.stream = <uint64_t> connection.first[sender] << 32 | connection.first[1 - sender]
-    if packet.direction == L45_EGRESS:
-        return stage_egress(&context, instance, connection, stage, packet)
-    return stage_ingress(&context, instance, connection, stage, packet)
-
-
 cdef l45_verdict _refused(l45_worker *worker, l45_verdict verdict) noexcept nogil:
     if verdict == L45_DROP or verdict == L45_HOLD:
         return verdict
@@ -290,27 +265,16 @@ cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *en
     cdef l45_chain *chain = entry.chain
     cdef uint32_t before_bytes = carrier.packet.wire_bytes
     if verdict == L45_ERROR:
-        if entry.phase == PHASE_CUSTOMIZED:
-            worker.counters[COUNT_SEGMENTS_LOST] += 1
-            return L45_DROP
-        return _failed(worker, chain)
+        return L45_DROP if segment_failed(worker, entry) else _failed(worker, chain)
     if verdict == L45_DROP:
         return L45_DROP
     if not carrier.packet.flags & L45_EDITED:
         return L45_PASS
     if entry.phase != PHASE_NONE:
-        return _settle_segment(worker, entry, carrier)
+        return segment_settle(worker, entry, carrier)
     seal(&carrier.packet)
     if carrier.mtu and carrier.packet.wire_bytes > before_bytes:
         return _grown(worker, chain, carrier, before_bytes)
-    return L45_REWRITTEN
-
-
-cdef l45_verdict _settle_segment(l45_worker *worker, l45_entry *entry, l45_carrier *carrier) noexcept nogil:
-    if cut(worker, carrier, connection_of(entry).mss) != 0:
-        worker.counters[COUNT_SEGMENTS_LOST] += 1
-        return L45_DROP
-    seal(&carrier.packet)
     return L45_REWRITTEN
 
 

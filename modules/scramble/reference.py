@@ -70,14 +70,15 @@ class Module:
         )
         self.by_sequence = parameters["nonce"] == "sequence"
         self.count = count
+        self.stream = 0  # number of the TCP stream
 
     def egress(self, packet):
-        self.change(packet, self.scrambled, "scrambled")
+        self.change_datagram(packet, self.scrambled, "scrambled")
 
     def ingress(self, packet):
-        self.change(packet, self.unscrambled, "unscrambled")
+        self.change_datagram(packet, self.unscrambled, "unscrambled")
 
-    def change(self, packet, by_content, counter):
+    def change_datagram(self, packet, by_content, counter):
         payload = packet.payload
         if not payload:
             return
@@ -88,9 +89,12 @@ class Module:
             packet.payload = by_content(payload)
         self.count(counter)
 
-    def change_stream(self, stream, offset, content):
-        """TCP: bytes of the stream of that number, from an offset on."""
-        return xor(content, keystream(mix(self.stream_key ^ stream), offset, len(content)))
+    def inserted(self, offset):
+        return 0
+
+    def change(self, direction, offset, content):
+        """TCP, both directions: bytes of the stream from an offset on."""
+        return xor(content, keystream(mix(self.stream_key ^ self.stream), offset, len(content)))
 
     def split(self, payload):
         at = min(8, len(payload) // 2)

@@ -200,5 +200,10 @@ class Connection:
         )
 
     @property
+    def stream(self) -> int:
+        """The number of the stream from a to b."""
+        return (self.isn[0] + 1) << 32 | (self.isn[1] + 1)
+
+    @property
     def on_wire(self) -> list[Seen]:
         return [seen(packet) for _, packet in self.wire]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from layer45 import loader
 from layer45.errors import ConfigError
 from layer45.loader import ChainPlan, Plan, exec_cgroup, load, load_code
 from layer45.rules.diversion import QueueGroup, Selector
@@ -284,14 +283,10 @@ def test_code_is_loaded_for_all_chains_or_all_faults_told(configuration: Any) ->
     assert plan.chains[0].instances[0].module.python_class
 
 
-def test_what_renumbers_has_queues_of_its_own_and_a_map(
-    configuration: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_renumbers_has_queues_of_its_own_and_a_map(configuration: Any) -> None:
     configuration.settings("max_flows = 100\nworkers = 3\n")
-    configuration.module("grow", transports=["udp", "tcp"])
-    configuration.module("look", transports=["udp", "tcp"])
-    grows = lambda instances: any(each.module.name == "grow" for each in instances)  # noqa: E731
-    monkeypatch.setattr(loader, "renumbers", grows)
+    configuration.module("grow", kind="stream", transports=["udp", "tcp"])
+    configuration.module("look", kind="segment", transports=["udp", "tcp"])
     matches = {"a": ("grow", "tcp"), "b": ("look", "tcp"), "c": ("grow", "udp")}
     policies = [
         f'[policy.{name}]\npriority = {at}\nmatch = {{ protocol = "{protocol}" }}\nchain = {{ module = "{module}" }}\n'
