@@ -25,6 +25,7 @@ from layer45.fastpath.tcp cimport (
 cdef enum:
     OFFERED_SYNS = 3        # then we ask no more: a box on the way may drop SYNs with options that it does not know
     DIGESTS = 4             # where in the option
+    LARGEST_SEGMENT_BYTES = (65531 - 192) // 2  # a netlink attribute's content, less the headers
 
 
 cdef l45_verdict agree(l45_worker *worker, l45_entry *entry, l45_carrier *carrier) noexcept nogil:
@@ -113,12 +114,16 @@ cdef void _answer_peer(l45_worker *worker, l45_entry *entry, l45_connection *con
 
 
 cdef void _lower_mss(const l45_chain *chain, l45_packet *packet) noexcept nogil:
-    """So that the peer's segments, grown by the chain, fit where its segments would have fitted."""
+    """So that the peer's segments, grown by the chain, fit where its segments would have fitted.
+
+    And two of them into a super-packet that a queue can hand us: Linux puts at least so many into one, even where the
+    MTU is that of loopback.
+    """
     cdef l45_option mss = option_find(packet, OPTION_MSS)
     cdef uint32_t given
     if mss.bytes != 4:
         return
-    given = load_be16(packet.data + mss.at + 2)
+    given = min(load_be16(packet.data + mss.at + 2), <uint32_t> LARGEST_SEGMENT_BYTES)
     begin_edit(packet)
     store_be16(packet.data + mss.at + 2, chain_segment_bytes(chain, given, L45_INGRESS))
 

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from layer45.fastpath.abi cimport (
-    L45_EDITED, L45_PARTIAL, L45_SUMMED, L45_TRUNCATED, l45_packet,
+    L45_EDITED, L45_GSO, L45_PARTIAL, L45_SUMMED, L45_TRUNCATED, l45_packet,
 )
 from layer45.fastpath.checksum cimport sum_add, sum_bytes, sum_subtract
 
@@ -33,6 +33,11 @@ cdef parse_result parse(l45_packet *packet) noexcept nogil:
     return PARSE_MALFORMED
 
 
+cdef inline uint32_t _told(const l45_packet *packet, uint32_t field, uint32_t more) noexcept nogil:
+    """The packet's length. A super-packet that outgrew the field has 0 there: what the kernel says beside it counts."""
+    return packet.wire_bytes if field == 0 and packet.flags & L45_GSO else field + more
+
+
 cdef inline parse_result _trim(l45_packet *packet, uint32_t total) noexcept nogil:
     cdef uint32_t available = <uint32_t> (packet.tail - packet.data)
     if total > available and not packet.flags & L45_TRUNCATED:
@@ -47,7 +52,7 @@ cdef inline parse_result _trim(l45_packet *packet, uint32_t total) noexcept nogi
 cdef parse_result _parse_ipv4(l45_packet *packet) noexcept nogil:
     cdef uint8_t *header = packet.data
     cdef uint32_t header_bytes = (header[0] & 0x0F) * 4
-    cdef uint32_t total = load_be16(header + 2)
+    cdef uint32_t total = _told(packet, load_be16(header + 2), 0)
     cdef parse_result result
     if header_bytes < 20 or total < header_bytes:
         return PARSE_MALFORMED
@@ -67,7 +72,7 @@ cdef parse_result _parse_ipv6(l45_packet *packet) noexcept nogil:
     cdef parse_result result
     if packet.tail - packet.data < 40:
         return PARSE_SHORT
-    result = _trim(packet, 40 + load_be16(packet.data + 4))
+    result = _trim(packet, _told(packet, load_be16(packet.data + 4), 40))
     if result != PARSED:
         return result
     while next_header in (HEADER_HOP_BY_HOP, HEADER_ROUTING, HEADER_DESTINATION):
