@@ -232,7 +232,8 @@ def assert_balanced(stats: dict[str, Any], faults: Collection[str] = ()) -> None
     verdicts = sum(engine[name] for name in ("passed", "rewritten", "dropped", "held"))
     assert engine["received"] == verdicts, engine
     assert engine["clones"] >= engine["clones_ended"], engine
-    assert not {name: engine[name] for name in FAULTS if engine[name] and name not in faults}
+    found = {name: engine[name] for name in FAULTS if engine[name] and name not in faults}
+    assert not found, found
 
 
 def assert_no_checksum_errors(*hosts: Host) -> None:

@@ -231,3 +231,23 @@ def transfers(ways: Sequence[tuple[socket.socket, socket.socket, bytes]]) -> lis
     for thread in (*senders, *receivers):
         thread.join()
     return results
+
+
+def both_ways(hosts: Hosts, family: int, port: int, count: int) -> None:
+    """So much noise both ways at once in one connection; AssertionError when it arrives otherwise."""
+    content = noise(count)
+    with connection(hosts, family, port) as (client, server):
+        assert transfers([(client, server, content), (server, client, content)]) == [content, content]
+
+
+def small_talk(hosts: Hosts, family: int, port: int, lengths: Sequence[int]) -> None:
+    """Questions of these lengths, each with an answer as long; AssertionError when one arrives otherwise."""
+    with connection(hosts, family, port) as (client, server):
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for serial, length in enumerate(lengths):
+            content = noise(length, serial)
+            client.sendall(content)
+            assert received(server, length) == content
+            server.sendall(content[::-1])
+            assert received(client, length) == content[::-1]
