@@ -4,7 +4,9 @@
 
 Needs root. One iperf3 stream, a daemon at both ends, everything on the same processors. Under the GSO flag
 packets of up to 64 KiB go through the queue whole; a policy for TCP and UDP together does without the flag,
-and so is the same chain without it. Rounds are interleaved, and a share is taken within a round: what else
+and so is the same chain without it. A chain that makes the stream longer is measured both ways, too: with
+super-packets, of which what does not fit any more is sent beside them, and, by a module that takes none,
+with segments. Rounds are interleaved, and a share is taken within a round: what else
 the machine does in between touches both of its sides. A round in which the receiver saw a wrong checksum is
 not counted.
 """
@@ -18,11 +20,16 @@ from perf import lab, record, throughput
 from tests.netns.topology import Hosts, two_hosts
 
 DIRECT, EMPTY, WITH, WITHOUT = "direct", "empty chain", "scramble, GSO flag", "scramble, no GSO flag"
+CUT, SEGMENTS = "stream_tag, super-packets cut", "stream_tag, segments"
+TAG = '{ module = "stream_tag", every_bytes = 1000, tag_bytes = 32 }'
+FLAGLESS = '{ module = "drop", prefix = "hex:ffffffffffffffffffff" }'  # drops nothing
 CASES: dict[str, tuple[str | list[str], str | None]] = {
     DIRECT: ("tcp", None),
     EMPTY: ("tcp", "[]"),
     WITH: ("tcp", throughput.SCRAMBLE),
     WITHOUT: (["tcp", "udp"], throughput.SCRAMBLE),
+    CUT: ("tcp", f"[{TAG}]"),
+    SEGMENTS: ("tcp", f"[{FLAGLESS}, {TAG}]"),
 }
 TARGETS = [(WITH, DIRECT, 0.5), (WITH, WITHOUT, 4.0)]
 Sample = dict[str, float]

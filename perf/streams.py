@@ -66,8 +66,9 @@ def servers(host: Host, directory: Path, megabytes: int) -> Iterator[None]:
         (directory / f"web{port}").write_text(text)
         processes.append(_quiet(host, ["lighttpd", "-D", "-f", str(directory / f"web{port}")]))
     for port in NAMES.values():
-        words = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
-        processes.append(_quiet(host, [*words, f"--port={port}", "--address=/example.test/192.0.2.1"]))
+        words = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--no-resolv"]
+        words += ["--no-hosts", f"--port={port}", "--address=/example.test/192.0.2.1"]
+        processes.append(_quiet(host, words))
     try:
         _wait_for(host, [*WEB.values(), *NAMES.values()])
         yield
