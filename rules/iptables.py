@@ -10,6 +10,7 @@ comes here.
              SYN/ACK of a connection that has a class → known-tcp
              else the policies, first match → hit. No match: clear M in the connection's mark
     INPUT  → in:   clear M and E in the packet mark if set. UDP → in-udp, TCP → in-tcp
+             [map] ICMP → in-error
              [map] in-tcp, of a connection in the map → known-map
              in-tcp, without SYN, and any reply to what we sent first → known-*
              a connection that has a class → known-*, and back if that class is gone
@@ -19,6 +20,8 @@ comes here.
     hit<class>:  class into packet mark and connection mark → its queues
     [map] known-map:  class that the map says → stream<class>. No such policy, but customized: drop
     [map] stream<class>:  class into packet mark → its queues; ingress policies that renumber lead here, too
+    [map] in-error:  error about a connection in the map → error<class>. No such policy: leave
+    [map] error<class>:  class into packet mark → its queues, to the worker that has the connection
 
 A TCP connection so keeps what its SYN or SYN/ACK decided, in segments of closed sockets too. Who opened a
 flow from here was asked on egress, where the owner is certain; ingress only asks for flows from outside.
@@ -32,6 +35,7 @@ from layer45.rules.iptables_match import Place
 from layer45.rules.iptables_ruleset import (
     LEAVE,
     Ruleset,
+    errors,
     known_map,
     of_protocol,
     policies,
@@ -42,6 +46,7 @@ from layer45.rules.names import chain_prefix
 
 PROTOCOLS = ("udp", "tcp")
 TABLES = {"mangle": {"OUTPUT": "out", "INPUT": "in"}, "raw": {"OUTPUT": "raw"}}  # hook → our chain there
+ICMP = {4: "icmp", 6: "ipv6-icmp"}
 NO_SYN = "-p tcp -m tcp ! --tcp-flags SYN SYN"
 SYN_ACK = "-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK"  # not yet of a full socket: no cgroup match knows it
 
@@ -132,6 +137,9 @@ def _ingress(rules: Ruleset) -> None:
     if rules.plan.ending:
         rules.add("in", "-p tcp", rules.asks("customized"), "-j DROP")
     _branch(rules, "in")
+    if rules.plan.renumbering:
+        rules.add("in", f"-p {ICMP[rules.family]} -g {rules.name('in-error')}")
+        errors(rules, "in-error")
     for protocol in _wanted(rules.plan):
         chain, known = f"in-{protocol}", rules.name(f"known-{protocol}")
         if protocol == "tcp" and rules.plan.renumbering:

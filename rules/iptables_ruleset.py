@@ -6,8 +6,11 @@ from dataclasses import dataclass, field, replace
 from layer45.rules import known, spread
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
 from layer45.rules.iptables_match import Alternatives, Place, stages
+from layer45.rules.known_program import ERROR
 from layer45.rules.names import chain_prefix, comment
 from layer45.rules.owners import OwnerTags, owner_tags
+
+Spread = Callable[[int, int, int], list[spread.Instruction]]
 
 LEAVE = "-j RETURN"  # out of our chains, where the chain was reached by goto alone
 
@@ -37,9 +40,11 @@ class Ruleset:
         """Make sure that a chain exists, rules or not."""
         self.chains.setdefault(self.name(part), [])
 
-    def asks(self, program: str) -> str:
+    def asks(self, program: str, direction: str = "") -> str:
         """A match for packets of connections of which one of the map's programs says yes."""
-        return f"-m bpf --object-pinned {known.program(self.plan.owner, program, self.direction)}"
+        return (
+            f"-m bpf --object-pinned {known.program(self.plan.owner, program, direction or self.direction)}"
+        )
 
     def tagged(self, numbers: Iterable[int]) -> Alternatives:
         """Matches for packets of sockets with one of these tags; 0 is a socket never tagged."""
@@ -152,8 +157,24 @@ def known_map(rules: Ruleset, chain: str) -> None:
     rules.add(chain, rules.asks("customized"), "-j DROP")
 
 
-def to_queues(rules: Ruleset, chain: str, queues: QueueGroup, match: str = "", name: str = "queue") -> None:
-    """To the worker that has the flow. name: of the chain that spreads them, one for each way to fail."""
+def errors(rules: Ruleset, chain: str) -> None:
+    """ICMP errors about known connections to the queues of the class that the map says, with its mark.
+
+    They pass where nobody listens: what the engine adds to them is that the kernel takes notice.
+    """
+    renumbering = {d.class_id: d for d in rules.plan.diversions if d.class_id in rules.plan.renumbering}
+    for class_id, diversion in renumbering.items():
+        own = f"error{class_id}"
+        rules.add(chain, rules.asks(f"class{class_id}", ERROR), f"-g {rules.name(own)}")
+        rules.add(own, f"-j MARK --set-xmark {rules.masked(rules.plan.marks.spread(class_id))}")
+        to_queues(rules, own, replace(diversion.queues, bypass=True), "", "errors", spread.bytecode_of_errors)
+
+
+def to_queues(
+    rules: Ruleset, chain: str, queues: QueueGroup, match: str = "", name: str = "queue",
+    bytecode: Spread = spread.bytecode,
+) -> None:  # fmt: skip
+    """To the worker that has the flow. name: of the chain that spreads them, one for each way to do so."""
     spreading = f"{name}{queues.first}"
     if queues.workers == 1:
         rules.add(chain, match, _queue(queues, 0))
@@ -162,7 +183,7 @@ def to_queues(rules: Ruleset, chain: str, queues: QueueGroup, match: str = "", n
     if rules.name(spreading) in rules.chains:
         return
     for worker in range(queues.workers - 1):
-        program = spread.as_text(spread.bytecode(rules.family, worker, queues.workers))
+        program = spread.as_text(bytecode(rules.family, worker, queues.workers))
         rules.add(spreading, f'-m bpf --bytecode "{program}"', _queue(queues, worker))
     rules.add(spreading, _queue(queues, queues.workers - 1))
 

@@ -23,6 +23,7 @@ from layer45.rules.known_program import (
     CLASS_MASK,
     CUSTOMIZED,
     DIRECTIONS,
+    ERROR,
     KEY_BYTES,
     VALUE_BYTES,
     customized,
@@ -33,6 +34,7 @@ from layer45.rules.socket_end import Ended, end_sockets
 
 MAP = "map"
 LARGEST = 1 << 24
+OF_CLASS = (*DIRECTIONS, ERROR)  # the directions of a class's programs
 
 
 class KnownConnections:
@@ -78,7 +80,7 @@ class KnownConnections:
 
     def _pin_classes(self, place: Path, classes: Collection[int]) -> None:
         for class_id in classes:
-            for direction in DIRECTIONS:
+            for direction in OF_CLASS:
                 code = of_class(self._map, direction, class_id)
                 _pin_program(place / f"class{class_id}-{direction}", code)
             self._classes.add(class_id)
@@ -89,7 +91,7 @@ class KnownConnections:
             return Ended()
         gone = self._classes.difference(plan.renumbering)
         for class_id in gone:
-            for direction in DIRECTIONS:
+            for direction in OF_CLASS:
                 with contextlib.suppress(OSError):
                     program(plan.owner, f"class{class_id}", direction).unlink()
         self._classes -= gone
@@ -108,7 +110,10 @@ class KnownConnections:
 
 
 def program(owner: str, name: str, direction: str) -> Path:
-    """Where rules find a program: "known", "customized" or "class<number>", of direction "out" or "in"."""
+    """Where rules find a program: "known", "customized" or "class<number>", of direction "out" or "in".
+
+    Those of a class are there for direction "error", too.
+    """
     return pins.directory(owner) / f"{name}-{direction}"
 
 

@@ -18,6 +18,7 @@ from .known_map import key_of
 pytestmark = pytest.mark.root
 
 PROG_TEST_RUN = 10
+DIRECTIONS = (*known_program.DIRECTIONS, known_program.ERROR)
 V4 = ("10.77.0.1", "10.77.0.2")
 V6 = ("fd77::1", "fd77::2")
 every_pair = pytest.mark.parametrize("pair", [V4, V6], ids=["ipv4", "ipv6"])
@@ -58,17 +59,26 @@ def packet_of(source: str, destination: str, source_port: int, port: int, option
     )
 
 
+def error_about(packet: bytes, kind: int = 3, options: bytes = b"", protocol: int = 0) -> bytes:
+    """The ICMP error that a router sends; options: of its own IPv4 header."""
+    icmp = struct.pack("!BBHI", kind, 4, 0, 1400) + packet
+    if packet[0] >> 4 == 4:
+        words, total = 5 + len(options) // 4, 20 + len(options) + len(icmp)
+        head = struct.pack("!BBHIBBH", 0x40 | words, 0, total, 0, 64, protocol or 1, 0)
+        return head + ip_address("192.0.2.1").packed + packet[12:16] + options + icmp
+    head = struct.pack("!IHBB", 6 << 28, len(icmp), protocol or 58, 64)
+    return head + ip_address("2001:db8::1").packed + packet[8:24] + icmp
+
+
 def ways(pair: tuple[str, str], options: bytes = b"") -> dict[str, bytes]:
-    """A packet of the connection 1000 -> 2000, by its direction."""
+    """A packet of the connection 1000 -> 2000, by its direction, and an error about the first."""
     local, remote = pair
-    return {
-        "out": packet_of(local, remote, 1000, 2000, options),
-        "in": packet_of(remote, local, 2000, 1000, options),
-    }
+    out = packet_of(local, remote, 1000, 2000, options)
+    return {"out": out, "in": packet_of(remote, local, 2000, 1000, options), "error": error_about(out)}
 
 
 @every_pair
-@pytest.mark.parametrize("direction", known_program.DIRECTIONS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_known_connection_is_found_by_class_and_customization(
     connections: int, pair: tuple[str, str], direction: str
 ) -> None:
@@ -96,11 +106,10 @@ def test_a_known_connection_is_found_by_class_and_customization(
 def test_directions_are_told_apart(connections: int, pair: tuple[str, str]) -> None:
     key = key_of(pair[0], 1000, pair[1], 2000)
     bpf.update(connections, key, struct.pack("=I", 1))
-    for asked in known_program.DIRECTIONS:
+    for asked in DIRECTIONS:
         code = known_program.known(connections, asked)
-        assert {way: matches(code, packet) for way, packet in ways(pair).items()} == {
-            way: way == asked for way in known_program.DIRECTIONS
-        }
+        found = {way: matches(code, packet) for way, packet in ways(pair).items()}
+        assert found == {way: way == asked for way in DIRECTIONS}
     bpf.delete(connections, key)
 
 
@@ -147,4 +156,26 @@ def test_what_is_cut_short_is_no_match(connections: int, pair: tuple[str, str]) 
     head = 20 if pair == V4 else 40  # the kernel runs no program on less
     lengths = [length for length in range(head, len(packet)) if matches(code, packet[:length])]
     assert lengths == list(range(head + 4, len(packet)))
+    bpf.delete(connections, key_of(pair[0], 1000, pair[1], 2000))
+
+
+@every_pair
+def test_only_errors_about_tcp_that_went_out_match(connections: int, pair: tuple[str, str]) -> None:
+    bpf.update(connections, key_of(pair[0], 1000, pair[1], 2000), struct.pack("=I", 1))
+    code = known_program.known(connections, known_program.ERROR)
+    about, errors = ways(pair), known_program.ERRORS[4 if pair == V4 else 6]
+    kinds = [kind for kind in range(256) if matches(code, error_about(about["out"], kind))]
+    assert kinds == list(errors)
+    assert not matches(code, error_about(about["in"]))
+    protocol = 9 if pair == V4 else 6
+    udp = about["out"][:protocol] + b"\x11" + about["out"][protocol + 1 :]
+    assert not matches(code, error_about(udp))
+    if pair == V4:
+        assert matches(code, error_about(about["out"], options=bytes(40)))
+    else:
+        assert not matches(code, error_about(about["out"], protocol=60))
+    whole = about["error"]
+    least = len(whole) - 16  # the ports are enough
+    lengths = [length for length in range(40, len(whole)) if matches(code, whole[:length])]
+    assert lengths == list(range(least, len(whole)))
     bpf.delete(connections, key_of(pair[0], 1000, pair[1], 2000))

@@ -1,13 +1,21 @@
 """The worker hash: bytecode equals the plain-Python reference, and both directions of a flow meet."""
 
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layer45.rules.spread import MAX_INSTRUCTIONS, Instruction, as_text, bytecode, worker_of
+from layer45.rules.spread import (
+    MAX_INSTRUCTIONS,
+    Instruction,
+    as_text,
+    bytecode,
+    bytecode_of_errors,
+    worker_of,
+)
 
 ports = st.integers(0, 0xFFFF)
 workers = st.integers(2, 64)
@@ -15,6 +23,9 @@ v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
 v6 = st.integers(0, 2**128 - 1).map(IPv6Address)
 ENDS = {4: v4, 6: v6}
 EXTENSIONS = (0, 43, 60)
+Maker = Callable[[int, int, int], list[Instruction]]
+ROUTER = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}
+makers = pytest.mark.parametrize("made", [bytecode, bytecode_of_errors])
 
 
 def run(program: list[Instruction], packet: bytes) -> int:
@@ -34,6 +45,8 @@ def run(program: list[Instruction], packet: bytes) -> int:
                 x = (packet[k] & 15) * 4
             case 0x60:
                 a = memory[k]
+            case 0x61:
+                x = memory[k]
             case 0x02:
                 memory[k] = a
             case 0x01:
@@ -44,6 +57,8 @@ def run(program: list[Instruction], packet: bytes) -> int:
                 a = a + (x if code & 8 else k) & 0xFFFFFFFF
             case 0x24:
                 a = a * k & 0xFFFFFFFF
+            case 0x54:
+                a &= k
             case 0x64:
                 a = a << k & 0xFFFFFFFF
             case 0x74:
@@ -62,10 +77,10 @@ def run(program: list[Instruction], packet: bytes) -> int:
                 raise AssertionError(f"code {code:#x}")
 
 
-def chosen(family: int, packet: bytes, count: int) -> int:
+def chosen(family: int, packet: bytes, count: int, made: Maker = bytecode) -> int:
     """The first worker whose rule matches; the last has no condition."""
     for worker in range(count - 1):
-        if run(bytecode(family, worker, count), packet):
+        if run(made(family, worker, count), packet):
             return worker
     return count - 1
 
@@ -89,6 +104,9 @@ def test_ipv4_bytecode_is_the_reference(
 ) -> None:
     packet = ipv4(a, b, p.to_bytes(2, "big") + q.to_bytes(2, "big") + bytes(4), o)
     assert chosen(4, packet, n) == worker_of(a, b, p, q, n)
+    for options in (0, 1, 10):
+        error = ipv4(ROUTER[4], a, bytes(8) + packet, options)
+        assert chosen(4, error, n, bytecode_of_errors) == worker_of(a, b, p, q, n)
 
 
 @settings(max_examples=300)
@@ -102,6 +120,8 @@ def test_ipv6_bytecode_is_the_reference_behind_extension_headers(
     )
     packet = ipv6(a, b, p.to_bytes(2, "big") + q.to_bytes(2, "big") + bytes(4), last, (*hop, *more))
     assert chosen(6, packet, n) == worker_of(a, b, p, q, n)
+    error = ipv6(ROUTER[6], a, bytes(8) + packet, 58)
+    assert chosen(6, error, n, bytecode_of_errors) == worker_of(a, b, p, q, n)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -112,10 +132,11 @@ def test_both_directions_meet(family: int, data: st.DataObject) -> None:
     assert worker_of(a, b, p, q, n) == worker_of(b, a, q, p, n) < n
 
 
+@makers
 @pytest.mark.parametrize("family", [4, 6])
-@given(packet=st.binary(max_size=120), n=workers)
-def test_any_bytes_have_a_worker(family: int, packet: bytes, n: int) -> None:
-    assert 0 <= chosen(family, bytes([family << 4]) + packet, n) < n
+@given(packet=st.binary(max_size=160), n=workers)
+def test_any_bytes_have_a_worker(family: int, made: Maker, packet: bytes, n: int) -> None:
+    assert 0 <= chosen(family, bytes([family << 4]) + packet, n, made) < n
 
 
 def test_packet_too_short_for_ports_goes_to_the_last_worker() -> None:
@@ -123,9 +144,10 @@ def test_packet_too_short_for_ports_goes_to_the_last_worker() -> None:
     assert chosen(6, ipv6(IPv6Address(1), IPv6Address(2), b"\0\1"), 5) == 4
 
 
+@makers
 @pytest.mark.parametrize("family", [4, 6])
-def test_program_fits_the_match(family: int) -> None:
-    program = bytecode(family, 63, 64)
+def test_program_fits_the_match(family: int, made: Maker) -> None:
+    program = made(family, 63, 64)
     assert len(program) <= MAX_INSTRUCTIONS
     assert all(place + 1 + max(i[1], i[2]) < len(program) for place, i in enumerate(program) if i[0] & 7 == 5)
     assert as_text([(6, 0, 0, 1), (21, 1, 2, 3)]) == "2,6 0 0 1,21 1 2 3"
