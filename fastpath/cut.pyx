@@ -12,6 +12,7 @@ from layer45.fastpath.packet cimport (
     store_be32, sum_holds,
 )
 from layer45.fastpath.pool cimport HEAD_ROOM_BYTES, ORIGIN_CLONE, POOL_BUFFER_BYTES, l45_carrier
+from layer45.fastpath.stream cimport l45_connection
 from layer45.fastpath.tcp cimport (
     TCP_FIN, TCP_FLAGS, TCP_HEADER_BYTES, TCP_PSH, TCP_SEQUENCE, TCP_SYN, TCP_URG, TCP_URGENT, tcp_flags,
     tcp_header, tcp_sequence,
@@ -21,10 +22,10 @@ cdef enum:
     ASSUMED_MTU = 1500  # of a device that is not known
 
 
-cdef int cut(l45_worker *worker, l45_carrier *carrier, uint32_t mss) noexcept nogil:
+cdef int cut(l45_worker *worker, l45_carrier *carrier, const l45_connection *connection) noexcept nogil:
     """The kernel cuts a super-packet itself, but one message to it holds LARGEST_PACKET_BYTES."""
     cdef l45_packet *packet = &carrier.packet
-    cdef uint32_t mtu = carrier.mtu if carrier.mtu else <uint32_t> LARGEST_PACKET_BYTES
+    cdef uint32_t mtu = _mtu(carrier, connection, LARGEST_PACKET_BYTES)
     cdef uint32_t limit = LARGEST_PACKET_BYTES if packet.flags & L45_GSO else min(mtu, <uint32_t> LARGEST_PACKET_BYTES)
     cdef uint32_t total = <uint32_t> (packet.tail - packet.data), first_bytes
     if total <= limit or packet.direction != L45_EGRESS or payload_bytes(packet) == 0 \
@@ -40,10 +41,17 @@ cdef int cut(l45_worker *worker, l45_carrier *carrier, uint32_t mss) noexcept no
     worker.cut = True
     first_bytes = limit - packet.payload_offset
     if packet.flags & L45_GSO:
-        first_bytes = _whole_segments(first_bytes, _segment_bytes(packet, mss, mtu))
-    _send_rest(worker, carrier, first_bytes, min(limit, carrier.mtu if carrier.mtu else ASSUMED_MTU))
+        first_bytes = _whole_segments(first_bytes, _segment_bytes(packet, connection.mss, mtu))
+    _send_rest(worker, carrier, first_bytes, min(limit, _mtu(carrier, connection, ASSUMED_MTU)))
     _shorten(packet, first_bytes)
     return 0
+
+
+cdef inline uint32_t _mtu(const l45_carrier *carrier, const l45_connection *connection,
+                          uint32_t unknown) noexcept nogil:
+    """The device's, or the path's where that is smaller. unknown: the device's, where it is not known."""
+    cdef uint32_t mtu = carrier.mtu if carrier.mtu else unknown
+    return min(mtu, <uint32_t> connection.path_mtu) if connection.path_mtu else mtu
 
 
 cdef inline uint32_t _segment_bytes(const l45_packet *packet, uint32_t mss, uint32_t mtu) noexcept nogil:

@@ -1,22 +1,22 @@
 """See icmp.pxd."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from layer45.fastpath.abi cimport (
     L45_EGRESS, L45_PASS, L45_REWRITTEN, L45_TRUNCATED, l45_flow_key, l45_packet, l45_verdict,
 )
-from layer45.fastpath.chain cimport chain_segment_bytes, l45_chain, l45_instance
+from layer45.fastpath.chain cimport l45_chain, l45_instance
 from layer45.fastpath.checksum cimport sum_add, sum_bytes, sum_subtract
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.flow cimport (
     PHASE_CUSTOMIZED, connection_of, flow_find, flow_hash, flow_key, l45_entry, stages_of,
 )
 from layer45.fastpath.packet cimport (
-    PARSE_SHORT, PARSED, PROTOCOL_TCP, load_be16, load_be32, parse, parse_result, store_be32,
+    PARSE_SHORT, PARSED, PROTOCOL_TCP, SMALLEST_IPV6_MTU, load_be16, load_be32, parse, parse_result, store_be32,
 )
-from layer45.fastpath.stream cimport stage_back
-from layer45.fastpath.tcp cimport TCP_HEADER_BYTES, TCP_SEQUENCE
+from layer45.fastpath.stream cimport l45_connection, l45_stage, stage_back
+from layer45.fastpath.tcp cimport TCP_HEADER_BYTES, TCP_SEQUENCE, stream_offset
 
 cdef enum:
     PROTOCOL_ICMP = 1
@@ -26,8 +26,8 @@ cdef enum:
     UNREACHABLE = 3             # RFC 792: type
     TOO_LONG = 4                # its code
     TOO_BIG = 2                 # RFC 4443
-    SMALLEST_MTU = 576          # what we tell our kernel at least; IPv6 takes 1280 for less
-    TIMESTAMP_BYTES = 12
+    SMALLEST_MTU = 552          # net.ipv4.route.min_pmtu
+    LARGEST_FIELD = 0xFFFF
 
 
 cdef l45_verdict icmp_back(l45_worker *worker, const l45_chain *chain, l45_packet *packet) noexcept nogil:
@@ -35,6 +35,8 @@ cdef l45_verdict icmp_back(l45_worker *worker, const l45_chain *chain, l45_packe
     cdef l45_packet quoted = packet[0]
     cdef l45_entry *entry
     cdef uint8_t *sequence
+    cdef uint32_t number
+    cdef bint plausible
     if not _is_error(packet) or packet.flags & L45_TRUNCATED:
         return L45_PASS
     quoted.data = error + ICMP_BYTES
@@ -46,9 +48,10 @@ cdef l45_verdict icmp_back(l45_worker *worker, const l45_chain *chain, l45_packe
     if entry == NULL or entry.phase != PHASE_CUSTOMIZED:
         return L45_PASS
     sequence = quoted.data + quoted.l4_offset + TCP_SEQUENCE
-    _replace(error, sequence, _our_number(entry, load_be32(sequence)))
-    if _tells_mtu(packet, error):
-        _replace(error, error + 4, _our_mtu(entry.chain, &quoted, load_be32(error + 4)))
+    plausible = _map_back(entry, load_be32(sequence), &number)
+    _replace(error, sequence, number)
+    if plausible:
+        _learn_mtu(connection_of(entry), packet.ip_version, error)
     return L45_REWRITTEN
 
 
@@ -79,30 +82,38 @@ cdef inline l45_entry *_connection(l45_worker *worker, const l45_packet *quoted)
     return flow_find(&worker.flows, &key, flow_hash(&worker.flows, &key))
 
 
-cdef uint32_t _our_number(l45_entry *entry, uint32_t number) noexcept nogil:
+cdef bint _map_back(const l45_entry *entry, uint32_t number, uint32_t *ours) noexcept nogil:
+    """The number that our kernel sent, and whether it may be under way: others are a stranger's guess."""
     cdef const l45_instance *instance
+    cdef const l45_stage *stage
+    cdef int64_t behind
+    cdef bint plausible = False
     cdef uint32_t at
     for at in range(entry.chain.count):
         instance = &entry.chain.instances[entry.chain.count - 1 - at]
         if instance.stream != NULL:
-            number = stage_back(instance, connection_of(entry), &stages_of(entry)[instance.stage], number)
-    return number
+            stage = &stages_of(entry)[instance.stage]
+            number = stage_back(instance, connection_of(entry), stage, number)
+            behind = stage.sent - stream_offset(
+                number, connection_of(entry).first[L45_EGRESS], stage.ways[L45_EGRESS].near_stream)
+            plausible = plausible or 0 < behind <= 2 * max(stage.widest, <int64_t> LARGEST_FIELD)
+    ours[0] = number
+    return plausible
 
 
-cdef inline bint _tells_mtu(const l45_packet *packet, const uint8_t *error) noexcept nogil:
-    if packet.ip_version == 4:
-        return error[0] == UNREACHABLE and error[1] == TOO_LONG and load_be16(error + 6) != 0
-    return error[0] == TOO_BIG
-
-
-cdef uint32_t _our_mtu(const l45_chain *chain, const l45_packet *quoted, uint32_t field) noexcept nogil:
-    """The MTU for our kernel's segments, which the chain makes longer. field: 16 unused bits above it, with IPv4."""
-    cdef uint32_t mtu = field & 0xFFFF if quoted.ip_version == 4 else field
-    cdef uint32_t header_bytes = quoted.l4_offset + TCP_HEADER_BYTES + TIMESTAMP_BYTES
-    if mtu <= header_bytes:
-        return field
-    return max(chain_segment_bytes(chain, mtu - header_bytes, L45_EGRESS) + header_bytes,
-               min(mtu, <uint32_t> SMALLEST_MTU))
+cdef void _learn_mtu(l45_connection *connection, uint8_t ip_version, const uint8_t *error) noexcept nogil:
+    """Never less than what the kernel would heed."""
+    cdef uint32_t mtu
+    if ip_version == 4:
+        if error[0] != UNREACHABLE or error[1] != TOO_LONG or load_be16(error + 6) == 0:
+            return
+        mtu = max(load_be16(error + 6), <uint32_t> SMALLEST_MTU)
+    elif error[0] == TOO_BIG:
+        mtu = min(max(load_be32(error + 4), <uint32_t> SMALLEST_IPV6_MTU), <uint32_t> LARGEST_FIELD)
+    else:
+        return
+    if connection.path_mtu == 0 or mtu < connection.path_mtu:
+        connection.path_mtu = <uint16_t> mtu
 
 
 cdef void _replace(uint8_t *error, uint8_t *at, uint32_t value) noexcept nogil:

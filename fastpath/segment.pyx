@@ -46,7 +46,7 @@ cdef l45_verdict segment_stage(l45_worker *worker, l45_entry *entry, int64_t at,
 
 
 cdef l45_verdict segment_settle(l45_worker *worker, l45_entry *entry, l45_carrier *carrier) noexcept nogil:
-    if cut(worker, carrier, connection_of(entry).mss) != 0:
+    if cut(worker, carrier, connection_of(entry)) != 0:
         worker.counters[COUNT_SEGMENTS_LOST] += 1
         return L45_DROP
     seal(&carrier.packet)
