@@ -13,7 +13,7 @@ import random
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,15 @@ def tcp(name: str, port: int, chain: str, server_chain: str | None = None) -> Se
 
 @contextlib.contextmanager
 def streams(
-    hosts: Hosts, here: Sequence[Service], there: Sequence[Service] | None = None, settings: str = ""
+    hosts: Hosts,
+    here: Sequence[Service],
+    there: Sequence[Service] | None = None,
+    settings: str = "",
+    faults: Collection[str] = (),
 ) -> Iterator[tuple[Daemon, Daemon]]:
     """Firewalls up, a's daemon for the clients and b's for the servers; all is looked at in the end.
 
-    there: the services of b's daemon, where they are not those of a's.
+    there: the services of b's daemon, where they are not those of a's. faults: see assert_balanced.
     """
     for host in hosts:
         raise_firewall(host)
@@ -81,7 +85,7 @@ def streams(
     ):
         yield a, b
         for daemon in (a, b):
-            assert_balanced(stats(daemon))
+            assert_balanced(stats(daemon), faults)
             assert engine(daemon)["segments_lost"] == engine(daemon)["known_errors"] == 0
         assert_nobody_noticed(hosts)
 

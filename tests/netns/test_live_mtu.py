@@ -21,7 +21,7 @@ from .daemons import (
     server_side,
 )
 from .datagrams import FAMILIES, LONGEST, connected, echo, exchange, payload
-from .topology import Hosts
+from .topology import Host, Hosts
 
 pytestmark = pytest.mark.root
 
@@ -173,7 +173,7 @@ def test_a_path_narrower_than_the_device_and_no_fragments(hosts: Hosts, pair: ob
 
 
 def _fill_a_narrow_path(hosts: Hosts, family: int, insists: bool) -> None:
-    _narrow(hosts, family, 1400)
+    narrow_path(hosts.a, family, 1400)
     sent = [payload(LONGEST[family] - 100 - less, less) for less in range(30)]
     for service in (FRAGMENT[0], SIGNAL[0]):
         with connected(hosts.a, family, hosts.b, service.port) as client:
@@ -183,7 +183,8 @@ def _fill_a_narrow_path(hosts: Hosts, family: int, insists: bool) -> None:
             assert sorted(exchange(client, sent)) == sorted(sent)
 
 
-def _narrow(hosts: Hosts, family: int, mtu: int) -> None:
+def narrow_path(host: Host, family: int, mtu: int) -> None:
+    """The host's route to the other end."""
     network, metric = ("10.77.0.0/24", "0") if family == socket.AF_INET else ("fd77::/64", "256")
-    words = [network, "dev", hosts.a.device, "proto", "kernel", "metric", metric, "mtu", str(mtu)]
-    hosts.a.run(["ip", "-6" if family == socket.AF_INET6 else "-4", "route", "replace", *words])
+    words = [network, "dev", host.device, "proto", "kernel", "metric", metric, "mtu", str(mtu)]
+    host.run(["ip", "-6" if family == socket.AF_INET6 else "-4", "route", "replace", *words])

@@ -59,9 +59,11 @@ def packet_of(source: str, destination: str, source_port: int, port: int, option
     )
 
 
-def error_about(packet: bytes, kind: int = 3, options: bytes = b"", protocol: int = 0) -> bytes:
-    """The ICMP error that a router sends; options: of its own IPv4 header."""
-    icmp = struct.pack("!BBHI", kind, 4, 0, 1400) + packet
+def error_about(
+    packet: bytes, kind: int = 3, options: bytes = b"", protocol: int = 0, mtu: int = 1400
+) -> bytes:
+    """The ICMP error that a router sends, without checksums; options: of its own IPv4 header."""
+    icmp = struct.pack("!BBHI", kind, 4, 0, mtu) + packet
     if packet[0] >> 4 == 4:
         words, total = 5 + len(options) // 4, 20 + len(options) + len(icmp)
         head = struct.pack("!BBHIBBH", 0x40 | words, 0, total, 0, 64, protocol or 1, 0)
