@@ -54,6 +54,27 @@ def invalid_packets(host: Host) -> int:
     return sum(int(row[1:].split(":")[0]) for row in rows)
 
 
+@contextlib.contextmanager
+def loss(host: Host, percent: float) -> Iterator[None]:
+    """So many of the packets that come from the wire never come."""
+    rule = [
+        "PREROUTING",
+        *["-p", "tcp", "-m", "statistic", "--mode", "random", "-j", "DROP", "--probability"],
+        f"{percent / 100}",
+    ]
+    for tool in ("iptables", "ip6tables"):
+        host.run([tool, "-t", "raw", "-I", *rule])
+    yield
+    for tool in ("iptables", "ip6tables"):
+        host.run([tool, "-t", "raw", "-D", *rule])
+
+
+def have_raw_table(host: Host) -> None:
+    """What `loss` would leave behind: for a daemon's end to find it as its beginning did."""
+    with loss(host, 1):
+        pass
+
+
 def assert_nobody_noticed(hosts: Hosts) -> None:
     """AssertionError when a firewall dropped something, or a kernel found a wrong checksum."""
     assert [invalid_packets(host) for host in hosts] == [0, 0]

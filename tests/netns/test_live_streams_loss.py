@@ -3,15 +3,25 @@
 a ── stream_tag, impair ──▶ wire with loss both ways ──▶ stream_tag ── b
 """
 
-import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from .datagrams import FAMILIES
-from .streams import TAG, Road, assert_nobody_noticed, both_ways, counted, small_talk, streams, tcp
-from .topology import Host, two_hosts
+from .streams import (
+    TAG,
+    Road,
+    assert_nobody_noticed,
+    both_ways,
+    counted,
+    have_raw_table,
+    loss,
+    small_talk,
+    streams,
+    tcp,
+)
+from .topology import two_hosts
 
 pytestmark = pytest.mark.root
 
@@ -38,25 +48,9 @@ def road() -> Iterator[Road]:
     with two_hosts() as hosts:
         for host in hosts:
             host.set_offloads(False)
-            with loss(host, 1):
-                pass  # so that the raw table was there before the daemon
+            have_raw_table(host)
         with streams(hosts, SERVICES) as (a, b):
             yield Road(hosts, a, b)
-
-
-@contextlib.contextmanager
-def loss(host: Host, percent: float) -> Iterator[None]:
-    """So many of the packets that come from the wire never come."""
-    rule = [
-        "PREROUTING",
-        *["-p", "tcp", "-m", "statistic", "--mode", "random", "-j", "DROP", "--probability"],
-        f"{percent / 100}",
-    ]
-    for tool in ("iptables", "ip6tables"):
-        host.run([tool, "-t", "raw", "-I", *rule])
-    yield
-    for tool in ("iptables", "ip6tables"):
-        host.run([tool, "-t", "raw", "-D", *rule])
 
 
 @pytest.mark.parametrize("percent", [1, 5])

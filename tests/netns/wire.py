@@ -15,6 +15,7 @@ class Segment:
     ports: tuple[int, int]  # from, to
     sequence: int
     flags: int
+    options: bytes
     payload: bytes
 
 
@@ -52,5 +53,6 @@ def _segment(packet: bytes) -> Segment:
     start = 40 if packet[0] >> 4 == 6 else (packet[0] & 15) * 4
     ports, sequence = struct.unpack_from("!HH", packet, start), struct.unpack_from("!I", packet, start + 4)
     end = int.from_bytes(packet[4:6]) + 40 if packet[0] >> 4 == 6 else int.from_bytes(packet[2:4])
-    header_bytes = (packet[start + 12] >> 4) * 4
-    return Segment((ports[0], ports[1]), sequence[0], packet[start + 13], packet[start + header_bytes : end])
+    begin = start + (packet[start + 12] >> 4) * 4
+    options, payload = packet[start + 20 : begin], packet[begin:end]
+    return Segment((ports[0], ports[1]), sequence[0], packet[start + 13], options, payload)
