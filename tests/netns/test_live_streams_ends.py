@@ -3,6 +3,7 @@
 a ── stream_tag ──▶ wire ──▶ stream_tag ── b
 """
 
+import contextlib
 import errno
 import fcntl
 import select
@@ -97,31 +98,33 @@ def test_a_half_closed_connection(road: Road, family: int, port: int) -> None:
             assert client.recv(1) == b""
 
 
-@both_families
-def test_keep_alives_of_an_idle_connection(road: Road, family: int) -> None:
+def test_keep_alives_of_idle_connections(road: Road) -> None:
     """Both ends send and answer them, so that nobody gives up; before and behind data."""
-    with connection(road.hosts, family, PORT) as fresh, connection(road.hosts, family, TINY_PORT) as used:
-        assert transfer(*used, noise(1003)) == noise(1003)
-        for end in (*fresh, *used):
+    with contextlib.ExitStack() as stack:
+        pairs = [stack.enter_context(connection(road.hosts, family, PORT)) for family in FAMILIES]
+        for family in FAMILIES:
+            used = stack.enter_context(connection(road.hosts, family, TINY_PORT))
+            assert transfer(*used, noise(1003)) == noise(1003)
+            pairs.append(used)
+        for end in (end for ends in pairs for end in ends):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
                 end.setsockopt(socket.IPPROTO_TCP, option, 1)
         time.sleep(4)
-        for ends in (fresh, used):
+        for ends in pairs:
             assert transfer(*ends, noise(20_000)) == noise(20_000)
             assert transfer(*ends[::-1], noise(20_000)) == noise(20_000)
 
 
-@both_families
-@both_layouts
+@pytest.mark.parametrize(("family", "port"), [(FAMILIES[0], TINY_PORT), (FAMILIES[1], PORT)])
 def test_a_receiver_that_does_not_read(road: Road, family: int, port: int) -> None:
     """Its window closes and opens again."""
-    content = noise(20_000_000)
+    content = noise(12_000_000)
     with connection(road.hosts, family, port) as (client, server):
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
         sender = threading.Thread(target=client.sendall, args=(content,))
         sender.start()
-        time.sleep(2)
+        time.sleep(3)
         assert sender.is_alive()
         assert received(server, len(content)) == content
         sender.join()
@@ -131,14 +134,14 @@ def test_a_receiver_that_does_not_read(road: Road, family: int, port: int) -> No
 def test_the_same_ports_again(road: Road, family: int) -> None:
     """Out of TIME_WAIT at either end, several times."""
     with counted(*road.daemons) as (a, b):
-        for closes_first in (1, 1, 0, 0, 1):
+        for closes_first in (1, 0, 1):
             with connection(road.hosts, family, PORT, 50_000) as ends:
                 assert transfer(*ends, noise(10_000)) == noise(10_000)
                 assert transfer(*ends[::-1], noise(10_000)) == noise(10_000)
                 ends[closes_first].close()
                 assert ends[1 - closes_first].recv(1) == b""
             time.sleep(0.2 if closes_first else 1.2)  # LAST_ACK ends; our TIME_WAIT lasts a second
-    assert a["connections_customized"] == b["connections_customized"] == 5
+    assert a["connections_customized"] == b["connections_customized"] == 3
 
 
 def _fast_open(host: Host, peer: Host, family: int, port: int, content: bytes) -> socket.socket:
