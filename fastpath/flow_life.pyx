@@ -15,7 +15,7 @@ from layer45.fastpath.flow cimport (
     flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table,
     load_block, stages_of, store_block,
 )
-from layer45.fastpath.known cimport known_add, known_is_customized, known_remove
+from layer45.fastpath.known cimport KNOWN_LEFT, known_add, known_is_customized, known_remove
 from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon
 from layer45.fastpath.packet cimport PROTOCOL_TCP
 from layer45.fastpath.stream cimport NO_FIN, l45_stage, l45_syn
@@ -139,7 +139,7 @@ cdef void _forget(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
 cdef void _forget_connection(l45_worker *worker, l45_entry *entry, int why) noexcept nogil:
     """One that may go on stays in the map: what comes of it must not pass, and the control plane closes its socket."""
     cdef bint lives = entry.phase == PHASE_CUSTOMIZED and entry.ages == AGES_TCP \
-        and (why == COUNT_FLOWS_IDLE or why == COUNT_FLOWS_EVICTED)
+        and (why == COUNT_FLOWS_IDLE or why == COUNT_FLOWS_EVICTED or worker.known.fd == KNOWN_LEFT)
     worker.counters[COUNT_CONNECTIONS_LOST] += lives
     if not lives and entry.phase != PHASE_LOST:
         known_remove(&worker.known, &entry.key)

@@ -13,6 +13,7 @@ from layer45.fastpath.abi cimport l45_flow_key
 
 cdef enum:
     KNOWN_CUSTOMIZED = 0x80000000u  # of a value; rules/known_program.py
+    KNOWN_LEFT = -2             # as the map's fd: we leave it as it is
 
 cdef struct l45_known:
     int fd                      # -1: there is no map, and everything is a success
@@ -25,5 +26,7 @@ cdef int known_add(l45_known *known, const l45_flow_key *key) noexcept nogil
 cdef int known_customize(l45_known *known, const l45_flow_key *key) noexcept nogil
 # Whether it was customized.
 cdef bint known_is_customized(l45_known *known, const l45_flow_key *key) noexcept nogil
+# From now on nothing changes in the map: whoever has it must see what was customized to the end.
+cdef void known_leave(l45_known *known) noexcept nogil
 # The connection is nothing to us any more. 0, also where it was not in the map, or -1.
 cdef int known_remove(l45_known *known, const l45_flow_key *key) noexcept nogil

@@ -51,6 +51,11 @@ cdef bint known_is_customized(l45_known *known, const l45_flow_key *key) noexcep
         and value & KNOWN_CUSTOMIZED != 0
 
 
+cdef void known_leave(l45_known *known) noexcept nogil:
+    if known.fd >= 0:
+        known.fd = KNOWN_LEFT
+
+
 cdef int known_remove(l45_known *known, const l45_flow_key *key) noexcept nogil:
     if known.fd < 0 or l45_bpf(BPF_MAP_DELETE_ELEM, known.fd, key, NULL) == 0 or errno == ENOENT:
         return 0

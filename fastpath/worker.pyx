@@ -26,7 +26,7 @@ from layer45.fastpath.flow cimport (
 from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
 from layer45.fastpath.flow_view cimport flow_view
 from layer45.fastpath.icmp cimport icmp_back
-from layer45.fastpath.known cimport known_start
+from layer45.fastpath.known cimport known_leave, known_start
 from layer45.fastpath.owned cimport (
     TIMER_OWNED, count_verdict, host_start, owned_go_on, random64, template_of,
 )
@@ -115,7 +115,7 @@ cdef void worker_advance(l45_worker *worker, uint64_t now_ns) noexcept nogil:
 
 cdef void worker_close_flows(l45_worker *worker) noexcept nogil:
     cdef l45_entry *entry = flow_oldest(&worker.flows)
-    worker.known.fd = -1  # who takes the map away must see which connections were customized to the end
+    known_leave(&worker.known)
     while entry != NULL:
         flow_close(worker, entry, COUNT_FLOWS_CLOSED)
         entry = flow_oldest(&worker.flows)
