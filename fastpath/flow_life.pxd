@@ -10,6 +10,9 @@ from layer45.fastpath.timer cimport l45_timer
 
 # The packet's flow, opened if it is new or if its policy has another chain now; NULL when a module refused it.
 cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil
+# Of a connection that keeps its chain though its policy is gone; else NULL.
+cdef l45_chain *flow_chain(l45_worker *worker, const l45_packet *packet) noexcept nogil
+# In place of a connection's entry a new one: our kernel begins another one on its ports.
 cdef l45_entry *flow_again(l45_worker *worker, l45_chain *chain, l45_entry *entry,
                            const l45_packet *packet) noexcept nogil
 # why: the counter to count it in.

@@ -46,9 +46,16 @@ cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *
     return entry
 
 
+cdef l45_chain *flow_chain(l45_worker *worker, const l45_packet *packet) noexcept nogil:
+    cdef l45_flow_key key
+    cdef l45_entry *entry
+    flow_key(packet, &key)
+    entry = flow_find(&worker.flows, &key, flow_hash(&worker.flows, &key))
+    return entry.chain if entry != NULL and entry.phase != PHASE_NONE else NULL
+
+
 cdef l45_entry *flow_again(l45_worker *worker, l45_chain *chain, l45_entry *entry,
                            const l45_packet *packet) noexcept nogil:
-    """In place of a connection's entry a new one: our kernel begins another one on its ports."""
     cdef l45_syn peer = connection_of(entry).peer
     flow_close(worker, entry, COUNT_FLOWS_CLOSED)
     entry = flow_of(worker, chain, packet)

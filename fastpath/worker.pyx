@@ -23,7 +23,7 @@ from layer45.fastpath.flow cimport (
     AGES_BRIEF, AGES_TCP, PHASE_NONE, flow_idle, flow_oldest, flow_set_ages, flow_touch, flows_end, flows_start,
     l45_entry,
 )
-from layer45.fastpath.flow_life cimport enter, flow_again, flow_close, flow_of, flow_tick
+from layer45.fastpath.flow_life cimport enter, flow_again, flow_chain, flow_close, flow_of, flow_tick
 from layer45.fastpath.flow_view cimport flow_view
 from layer45.fastpath.icmp cimport icmp_back
 from layer45.fastpath.known cimport known_leave, known_start
@@ -141,11 +141,13 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
     cdef l45_chain *chain
     cdef l45_entry *entry
     cdef parse_result result
-    if table == NULL or packet.class_id >= table.limit or table.chains[packet.class_id] == NULL:
+    chain = NULL if table == NULL or packet.class_id >= table.limit else table.chains[packet.class_id]
+    result = parse(packet)
+    if chain == NULL and result == PARSED:
+        chain = flow_chain(worker, packet)
+    if chain == NULL:
         worker.counters[COUNT_NO_CLASS] += 1
         return L45_PASS
-    chain = table.chains[packet.class_id]
-    result = parse(packet)
     if result != PARSED:
         if result == PARSE_OTHER_PROTOCOL and chain.negotiates and packet.direction == L45_INGRESS \
                 and icmp_back(worker, chain, packet) == L45_REWRITTEN:

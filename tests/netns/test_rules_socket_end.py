@@ -6,6 +6,7 @@ from layer45.rules import known
 from layer45.rules.diversion import Selector
 from layer45.rules.socket_end import end_sockets
 
+from .daemons import eventually
 from .known_map import Connections, connected, exchange, installed, key_of, key_of_socket
 from .owned_sockets import owned_socket
 from .rule_plans import plan
@@ -54,7 +55,7 @@ def test_orphans_and_those_in_time_wait_end_too(hosts: Hosts, family: int) -> No
     with connected(hosts.a, hosts.b, family) as (one, other):
         key = key_of_socket(one)
         one.close()
-        assert "FIN-WAIT-2" in states()
+        eventually(lambda: "FIN-WAIT-2" in states(), 5)
         with hosts.a.entered():
             assert end_sockets([key]).closed == 1
         assert "FIN-WAIT-2" not in states()
@@ -62,7 +63,7 @@ def test_orphans_and_those_in_time_wait_end_too(hosts: Hosts, family: int) -> No
         key = key_of_socket(one)
         one.close()
         other.close()
-        assert "TIME-WAIT" in states()
+        eventually(lambda: "TIME-WAIT" in states(), 5)
         with hosts.a.entered():
             assert end_sockets([key]).closed == 1
         assert "TIME-WAIT" not in states()
