@@ -1,10 +1,10 @@
 """See agree.pxd."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from layer45.fastpath.abi cimport L45_AGREED, L45_DROP, L45_EGRESS, L45_INGRESS, L45_PASS, l45_packet, l45_verdict
-from layer45.fastpath.chain cimport OFFER_BYTES, OFFER_EXID, chain_segment_bytes, l45_chain
+from layer45.fastpath.chain cimport chain_segment_bytes, l45_chain
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
     COUNT_CONNECTIONS_ALONE, COUNT_CONNECTIONS_CUSTOMIZED, COUNT_CONNECTIONS_REFUSED, COUNT_CONNECTIONS_UNFIT,
@@ -13,25 +13,27 @@ from layer45.fastpath.flow cimport (
     PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_OPENING, connection_of, l45_entry, stages_of,
 )
 from layer45.fastpath.known cimport known_customize, known_remove
-from layer45.fastpath.packet cimport begin_edit, load_be16, payload_bytes, remove_back, store_be16
+from layer45.fastpath.packet cimport LARGEST_PACKET_BYTES, begin_edit, load_be16, payload_bytes, remove_back, store_be16
 from layer45.fastpath.pool cimport l45_carrier
 from layer45.fastpath.stream cimport NO_FIN, l45_connection, l45_stage_way
 from layer45.fastpath.tcp cimport (
-    NO_SCALE, OPTION_AO, OPTION_EXPERIMENT, OPTION_MD5, OPTION_MPTCP, OPTION_MSS, OPTION_SCALE, SCALE_LIMIT, TCP_ACK,
-    TCP_FLAGS, TCP_RST, TCP_SYN, l45_option, option_experiment, option_find, option_insert, option_remove, option_room,
-    options_sound, tcp_acknowledgement, tcp_flags, tcp_header, tcp_sequence,
+    NO_SCALE, OFFER_BYTES, OFFER_EXID, OPTION_AO, OPTION_EXPERIMENT, OPTION_MD5, OPTION_MPTCP, OPTION_MSS, OPTION_SCALE,
+    SCALE_LIMIT, TCP_ACK, TCP_FLAGS, TCP_RST, TCP_SYN, l45_option, option_experiment, option_find, option_insert,
+    option_remove, option_room, options_sound, tcp_acknowledgement, tcp_flags, tcp_header, tcp_sequence,
 )
 
 cdef enum:
     OFFERED_SYNS = 3        # then we ask no more: a box on the way may drop SYNs with options that it does not know
+    LARGEST_PATH = 0xFFFF   # of an MTU that matters
     DIGESTS = 4             # where in the option
-    LARGEST_SEGMENT_BYTES = (65531 - 192) // 2  # a netlink attribute's content, less the headers
+    LARGEST_SEGMENT_BYTES = (LARGEST_PACKET_BYTES - 192) // 2  # less the headers
 
 
 cdef l45_verdict agree(l45_worker *worker, l45_entry *entry, l45_carrier *carrier) noexcept nogil:
     cdef l45_packet *packet = &carrier.packet
     cdef l45_connection *connection = connection_of(entry)
     cdef uint8_t flags = tcp_flags(packet)
+    cdef uint8_t before = entry.phase
     cdef l45_verdict verdict = L45_PASS
     if flags & TCP_SYN:
         if packet.direction == L45_EGRESS:
@@ -44,6 +46,9 @@ cdef l45_verdict agree(l45_worker *worker, l45_entry *entry, l45_carrier *carrie
         connection.confirmed = True
     if entry.phase == PHASE_CUSTOMIZED:
         packet.flags |= L45_AGREED
+        if before != PHASE_CUSTOMIZED and worker.sink.path_mtu != NULL:
+            connection.path_mtu = <uint16_t> min(
+                worker.sink.path_mtu(worker.sink.self, carrier), <uint32_t> LARGEST_PATH)
     return verdict
 
 
@@ -125,7 +130,7 @@ cdef void _lower_mss(const l45_chain *chain, l45_packet *packet) noexcept nogil:
         return
     given = min(load_be16(packet.data + mss.at + 2), <uint32_t> LARGEST_SEGMENT_BYTES)
     begin_edit(packet)
-    store_be16(packet.data + mss.at + 2, chain_segment_bytes(chain, given, L45_INGRESS))
+    store_be16(packet.data + mss.at + 2, chain_segment_bytes(chain, given))
 
 
 cdef void _make_fit(l45_connection *connection, l45_carrier *carrier) noexcept nogil:

@@ -3,15 +3,11 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport l45_ops, l45_stream
+from layer45.fastpath.tcp cimport OFFER_BYTES
 
 cdef enum:
     TRANSPORT_UDP = 1
     TRANSPORT_TCP = 2
-
-# The option by which the ends of a TCP connection find out that they run the same chain: agree.pxd.
-cdef enum:
-    OFFER_BYTES = 8
-    OFFER_EXID = 0x4C45
 
 # The chain's own counters, in front of its instances' ones.
 cdef enum:
@@ -59,9 +55,8 @@ cdef struct l45_class_table:
     uint32_t limit              # classes below this are in range
     l45_chain **chains          # NULL: no policy
 
-# How long a kernel's segments may be for what they become on the wire to be no longer than `wire_bytes`. direction:
-# ours, in which they pass the chain.
-cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes, uint8_t direction) noexcept nogil
+# How long the peer's segments may be for what they become on the wire to be no longer than `wire_bytes`.
+cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes) noexcept nogil
 
 
 cdef class Chain:

@@ -5,10 +5,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strlen
 
-from layer45.fastpath.abi cimport L45_ABI_VERSION, L45_OPS_CAPSULE, l45_ops, l45_param, l45_stream
+from layer45.fastpath.abi cimport L45_ABI_VERSION, L45_INGRESS, L45_OPS_CAPSULE, l45_ops, l45_param, l45_stream
 from layer45.fastpath.packet cimport store_be16
 from layer45.fastpath.stream cimport l45_connection, l45_stage
-from layer45.fastpath.tcp cimport OPTION_EXPERIMENT
+from layer45.fastpath.tcp cimport OFFER_BYTES, OFFER_EXID, OPTION_EXPERIMENT
 from layer45.fastpath.template cimport l45_template
 from layer45.fastpath.timer cimport l45_timer
 
@@ -98,17 +98,17 @@ def flow_counters(name: str, capsule: object) -> int:
     return checked_ops(name, capsule).flow_counters
 
 
-cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes, uint8_t direction) noexcept nogil:
+cdef uint32_t chain_segment_bytes(const l45_chain *chain, uint32_t wire_bytes) noexcept nogil:
     cdef uint32_t left = wire_bytes - min(wire_bytes, chain.header_growth)
     cdef uint32_t at
     for at in range(chain.count):  # the last instance is next to the wire
-        left = _stream_bytes(&chain.instances[chain.count - 1 - at], left, direction)
+        left = _stream_bytes(&chain.instances[chain.count - 1 - at], left)
     return max(left, min(wire_bytes, <uint32_t> SMALLEST_SEGMENT_BYTES))
 
 
-cdef inline uint32_t _stream_bytes(const l45_instance *instance, uint32_t wire_bytes, uint8_t direction) noexcept nogil:
+cdef inline uint32_t _stream_bytes(const l45_instance *instance, uint32_t wire_bytes) noexcept nogil:
     cdef uint32_t period, rest
-    if not instance.growth_every or not instance.runs[direction]:
+    if not instance.growth_every or not instance.runs[L45_INGRESS]:
         return wire_bytes
     period = instance.growth_every + instance.growth_bytes
     rest = wire_bytes % period

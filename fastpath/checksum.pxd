@@ -48,3 +48,14 @@ cdef inline uint32_t sum_add(uint32_t left, uint32_t right) noexcept nogil:
 
 cdef inline uint32_t sum_subtract(uint32_t left, uint32_t right) noexcept nogil:
     return fold(<uint64_t> left + (right ^ 0xFFFF))
+
+
+cdef inline void replace_summed(uint8_t *checksum, uint8_t *at, const uint8_t *bytes, size_t count) noexcept nogil:
+    """Writes over bytes at an even place, and updates the checksum that covers them (RFC 1624, equation 3)."""
+    cdef uint16_t field
+    cdef uint32_t total
+    memcpy(&field, checksum, 2)
+    total = sum_subtract(field ^ 0xFFFF, sum_bytes(at, count))
+    memcpy(at, bytes, count)
+    field = <uint16_t> (sum_add(total, sum_bytes(bytes, count)) ^ 0xFFFF)
+    memcpy(checksum, &field, 2)

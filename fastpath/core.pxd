@@ -18,6 +18,8 @@ cdef struct l45_sink:
     void (*finish)(void *self, l45_carrier *carrier, l45_verdict verdict) noexcept nogil
     # An egress packet was dropped because it outgrew the MTU: tell its sender the largest packet that fits.
     void (*too_big)(void *self, l45_carrier *carrier, uint32_t fitting_bytes) noexcept nogil
+    # The MTU of the path between our host and the packet's other one, as far as it is known; 0: it is not.
+    uint32_t (*path_mtu)(void *self, const l45_carrier *carrier) noexcept nogil
 
 cdef struct l45_worker:
     l45_host host

@@ -4,8 +4,8 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from layer45.fastpath.abi cimport L45_EGRESS, L45_INGRESS, l45_flow_key, l45_packet
-from layer45.fastpath.flow cimport flow_find, flow_hash, flow_key, l45_flow_table
+from layer45.fastpath.abi cimport L45_EGRESS, L45_INGRESS, l45_packet
+from layer45.fastpath.flow cimport flow_seek
 from layer45.fastpath.match cimport l45_match, matches
 from layer45.fastpath.packet cimport PROTOCOL_TCP
 from layer45.fastpath.pool cimport HEAD_ROOM_BYTES, ORIGIN_QUEUED, POOL_BUFFER_BYTES, l45_carrier
@@ -47,13 +47,7 @@ cdef l45_end *ends_choose(l45_end *near, const l45_match *match, l45_packet *pac
 
 cdef bint _is_first(const l45_end *near, const l45_packet *packet) noexcept nogil:
     """Where the policy is for both hosts, who begins a connection is the near end: whether that is its sender."""
-    return _knows(&near.worker.flows, packet) or not _knows(&near.other.worker.flows, packet)
-
-
-cdef bint _knows(l45_flow_table *flows, const l45_packet *packet) noexcept nogil:
-    cdef l45_flow_key key
-    flow_key(packet, &key)
-    return flow_find(flows, &key, flow_hash(flows, &key)) != NULL
+    return flow_seek(&near.worker.flows, packet) != NULL or flow_seek(&near.other.worker.flows, packet) == NULL
 
 
 cdef void end_tell(const l45_end *end, const l45_packet *packet) noexcept nogil:

@@ -76,6 +76,8 @@ cdef void flows_end(l45_flow_table *table) noexcept nogil
 cdef void flow_key(const l45_packet *packet, l45_flow_key *key) noexcept nogil
 cdef uint64_t flow_hash(const l45_flow_table *table, const l45_flow_key *key) noexcept nogil
 cdef l45_entry *flow_find(l45_flow_table *table, const l45_flow_key *key, uint64_t hash) noexcept nogil
+# The entry of a parsed packet, or NULL.
+cdef l45_entry *flow_seek(l45_flow_table *table, const l45_packet *packet) noexcept nogil
 cdef l45_entry *flow_insert(l45_flow_table *table, const l45_flow_key *key, uint64_t hash,
                             uint64_t now_ns) noexcept nogil
 cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil

@@ -87,6 +87,12 @@ cdef l45_entry *flow_find(l45_flow_table *table, const l45_flow_key *key, uint64
     return NULL
 
 
+cdef l45_entry *flow_seek(l45_flow_table *table, const l45_packet *packet) noexcept nogil:
+    cdef l45_flow_key key
+    flow_key(packet, &key)
+    return flow_find(table, &key, flow_hash(table, &key))
+
+
 cdef l45_entry *flow_insert(l45_flow_table *table, const l45_flow_key *key, uint64_t hash,
                             uint64_t now_ns) noexcept nogil:
     """A new zeroed entry, the youngest; NULL when the table is full (evict one first)."""

@@ -12,8 +12,8 @@ from layer45.fastpath.counters cimport (
 )
 from layer45.fastpath.flow cimport (
     AGES_BRIEF, AGES_TCP, PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, PHASE_OPENING, connection_of,
-    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_set_ages, l45_entry, l45_flow_table,
-    load_block, stages_of, store_block,
+    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_seek, flow_set_ages, l45_entry,
+    l45_flow_table, load_block, stages_of, store_block,
 )
 from layer45.fastpath.known cimport KNOWN_LEFT, known_add, known_is_customized, known_remove
 from layer45.fastpath.owned cimport TIMER_INSTANCE, owned_abandon
@@ -47,10 +47,7 @@ cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *
 
 
 cdef l45_chain *flow_chain(l45_worker *worker, const l45_packet *packet) noexcept nogil:
-    cdef l45_flow_key key
-    cdef l45_entry *entry
-    flow_key(packet, &key)
-    entry = flow_find(&worker.flows, &key, flow_hash(&worker.flows, &key))
+    cdef l45_entry *entry = flow_seek(&worker.flows, packet)
     return entry.chain if entry != NULL and entry.phase != PHASE_NONE else NULL
 
 

@@ -9,8 +9,7 @@ The connection's segments are cut to it from now on (cut.pxd).
 """
 
 from layer45.fastpath.abi cimport l45_packet, l45_verdict
-from layer45.fastpath.chain cimport l45_chain
 from layer45.fastpath.core cimport l45_worker
 
 # Of an ingress packet that is neither UDP nor TCP, with its headers found: REWRITTEN, or PASS where it is none of ours.
-cdef l45_verdict icmp_back(l45_worker *worker, const l45_chain *chain, l45_packet *packet) noexcept nogil
+cdef l45_verdict icmp_back(l45_worker *worker, l45_packet *packet) noexcept nogil

@@ -1,17 +1,12 @@
 """See icmp.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
 
-from layer45.fastpath.abi cimport (
-    L45_EGRESS, L45_PASS, L45_REWRITTEN, L45_TRUNCATED, l45_flow_key, l45_packet, l45_verdict,
-)
-from layer45.fastpath.chain cimport l45_chain, l45_instance
-from layer45.fastpath.checksum cimport sum_add, sum_bytes, sum_subtract
+from layer45.fastpath.abi cimport L45_EGRESS, L45_PASS, L45_REWRITTEN, L45_TRUNCATED, l45_packet, l45_verdict
+from layer45.fastpath.chain cimport l45_instance
+from layer45.fastpath.checksum cimport replace_summed
 from layer45.fastpath.core cimport l45_worker
-from layer45.fastpath.flow cimport (
-    PHASE_CUSTOMIZED, connection_of, flow_find, flow_hash, flow_key, l45_entry, stages_of,
-)
+from layer45.fastpath.flow cimport PHASE_CUSTOMIZED, connection_of, flow_seek, l45_entry, stages_of
 from layer45.fastpath.packet cimport (
     PARSE_SHORT, PARSED, PROTOCOL_TCP, SMALLEST_IPV6_MTU, load_be16, load_be32, parse, parse_result, store_be32,
 )
@@ -30,11 +25,12 @@ cdef enum:
     LARGEST_FIELD = 0xFFFF
 
 
-cdef l45_verdict icmp_back(l45_worker *worker, const l45_chain *chain, l45_packet *packet) noexcept nogil:
+cdef l45_verdict icmp_back(l45_worker *worker, l45_packet *packet) noexcept nogil:
     cdef uint8_t *error = packet.data + packet.l4_offset
     cdef l45_packet quoted = packet[0]
     cdef l45_entry *entry
     cdef uint8_t *sequence
+    cdef uint8_t word[4]
     cdef uint32_t number
     cdef bint plausible
     if not _is_error(packet) or packet.flags & L45_TRUNCATED:
@@ -44,12 +40,13 @@ cdef l45_verdict icmp_back(l45_worker *worker, const l45_chain *chain, l45_packe
     quoted.direction = L45_EGRESS
     if not _quotes_tcp(&quoted):
         return L45_PASS
-    entry = _connection(worker, &quoted)
+    entry = flow_seek(&worker.flows, &quoted)
     if entry == NULL or entry.phase != PHASE_CUSTOMIZED:
         return L45_PASS
     sequence = quoted.data + quoted.l4_offset + TCP_SEQUENCE
     plausible = _map_back(entry, load_be32(sequence), &number)
-    _replace(error, sequence, number)
+    store_be32(word, number)
+    replace_summed(error + 2, sequence, word, sizeof(word))
     if plausible:
         _learn_mtu(connection_of(entry), packet.ip_version, error)
     return L45_REWRITTEN
@@ -74,12 +71,6 @@ cdef inline bint _quotes_tcp(l45_packet *quoted) noexcept nogil:
     quoted.payload_offset = quoted.l4_offset
     return quoted.l4_offset >= TCP_HEADER_BYTES and quoted.protocol == PROTOCOL_TCP \
         and quoted.tail - quoted.data - quoted.l4_offset >= QUOTED_BYTES
-
-
-cdef inline l45_entry *_connection(l45_worker *worker, const l45_packet *quoted) noexcept nogil:
-    cdef l45_flow_key key
-    flow_key(quoted, &key)
-    return flow_find(&worker.flows, &key, flow_hash(&worker.flows, &key))
 
 
 cdef bint _map_back(const l45_entry *entry, uint32_t number, uint32_t *ours) noexcept nogil:
@@ -114,16 +105,3 @@ cdef void _learn_mtu(l45_connection *connection, uint8_t ip_version, const uint8
         return
     if connection.path_mtu == 0 or mtu < connection.path_mtu:
         connection.path_mtu = <uint16_t> mtu
-
-
-cdef void _replace(uint8_t *error, uint8_t *at, uint32_t value) noexcept nogil:
-    """32 bits of the message, and its checksum (RFC 1624)."""
-    cdef uint8_t word[4]
-    cdef uint16_t field
-    cdef uint32_t total
-    store_be32(word, value)
-    memcpy(&field, error + 2, 2)
-    total = sum_subtract(field ^ 0xFFFF, sum_bytes(at, 4))
-    memcpy(at, word, 4)
-    field = <uint16_t> (sum_add(total, sum_bytes(word, 4)) ^ 0xFFFF)
-    memcpy(error + 2, &field, 2)

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from layer45.fastpath.netlink cimport iovec, mmsghdr
+from layer45.fastpath.path cimport ADDRESS_BYTES
 from layer45.fastpath.pool cimport l45_carrier
 
 # At the limits a batch is sent at once; a packet's own seven longest copies, in fragments, never get there if the
@@ -12,7 +13,6 @@ cdef enum:
     INJECT_STAGING_BYTES = 1 << 20
     PRESSED_COUNT = 64
     PRESSED_BYTES = 1 << 18
-    ADDRESS_BYTES = 28              # sockaddr_in6
 
 cdef struct l45_injector:
     int fds[2]                      # IPv4, IPv6; -1: none

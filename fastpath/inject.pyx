@@ -6,8 +6,9 @@ from libc.string cimport memcpy, memset
 
 from layer45.fastpath.checksum cimport sum_add, sum_bytes
 from layer45.fastpath.fragment cimport fragment
-from layer45.fastpath.netlink cimport AF_INET, AF_INET6, mmsghdr, sendmmsg
+from layer45.fastpath.netlink cimport mmsghdr, sendmmsg
 from layer45.fastpath.packet cimport SMALLEST_IPV6_MTU, store_be16, store_be32
+from layer45.fastpath.path cimport destination, write_address
 from layer45.fastpath.pool cimport l45_carrier
 
 cdef extern from "<unistd.h>" nogil:
@@ -78,21 +79,8 @@ cdef void _add(l45_injector *injector, const uint8_t *headers, uint32_t header_b
     injector.messages[which][at].msg_hdr.msg_iov = &injector.pieces[which][at]
     injector.messages[which][at].msg_hdr.msg_iovlen = 1
     injector.messages[which][at].msg_hdr.msg_name = injector.addresses[which][at]
-    injector.messages[which][at].msg_hdr.msg_namelen = _address(injector, into, injector.addresses[which][at])
-
-
-cdef uint32_t _address(const l45_injector *injector, const uint8_t *packet, uint8_t *into) noexcept nogil:
-    """The destination as sockaddr_in or sockaddr_in6; a link-local one is reached by the original's device."""
-    cdef uint16_t family = AF_INET6 if packet[0] >> 4 == 6 else AF_INET
-    memset(into, 0, ADDRESS_BYTES)
-    memcpy(into, &family, 2)
-    if family == AF_INET:
-        memcpy(into + 4, packet + 16, 4)
-        return 16
-    memcpy(into + 8, packet + 24, 16)
-    if packet[24] == 0xFE and packet[25] & 0xC0 == 0x80 or packet[24] == 0xFF:
-        memcpy(into + 24, &injector.ifindex, 4)
-    return 28
+    injector.messages[which][at].msg_hdr.msg_namelen = write_address(
+        into[0] >> 4, destination(into), injector.ifindex, injector.addresses[which][at])
 
 
 cdef void injector_flush(l45_injector *injector) noexcept nogil:

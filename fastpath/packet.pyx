@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from layer45.fastpath.abi cimport (
     L45_EDITED, L45_GSO, L45_PARTIAL, L45_SUMMED, L45_TRUNCATED, l45_packet,
 )
-from layer45.fastpath.checksum cimport sum_add, sum_bytes, sum_subtract
+from layer45.fastpath.checksum cimport replace_summed, sum_add, sum_bytes, sum_subtract
 
 cdef enum:
     MAXIMUM_EXTENSIONS = 8
@@ -136,14 +136,8 @@ cdef void _write_ip_length(l45_packet *packet) noexcept nogil:
 
 
 cdef void write_ipv4_word(l45_packet *packet, size_t offset, const uint8_t *word) noexcept nogil:
-    """Replaces 16 bits of the IPv4 header and updates its checksum (RFC 1624, equation 3)."""
-    cdef uint16_t field
-    cdef uint32_t total
-    memcpy(&field, packet.data + 10, 2)
-    total = sum_subtract(field ^ 0xFFFF, sum_bytes(packet.data + offset, 2))
-    memcpy(packet.data + offset, word, 2)
-    field = <uint16_t> (sum_add(total, sum_bytes(word, 2)) ^ 0xFFFF)
-    memcpy(packet.data + 10, &field, 2)
+    """Replaces 16 bits of the IPv4 header and updates its checksum."""
+    replace_summed(packet.data + 10, packet.data + offset, word, 2)
 
 
 cdef void _complete_checksum(l45_packet *packet, uint32_t l4_before_bytes) noexcept nogil:

@@ -16,7 +16,7 @@ import struct
 
 from libc.errno cimport ENOBUFS
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_context, l45_verdict
@@ -25,6 +25,7 @@ from layer45.fastpath.inject cimport (
     inject, inject_too_big, injector_end, injector_flush, injector_pressed, injector_start, l45_injector,
 )
 from layer45.fastpath.netlink cimport *
+from layer45.fastpath.path cimport destination, path_mtu, source
 from layer45.fastpath.pool cimport ORIGIN_HELD, l45_carrier
 from layer45.fastpath.receive cimport (
     BATCH, MESSAGE_ERROR, MESSAGE_PACKET, MESSAGE_UNREADABLE, l45_marks, l45_slots, marks_start, message_kind,
@@ -193,6 +194,14 @@ cdef void _too_big(void *self, l45_carrier *carrier, uint32_t fitting_bytes) noe
     inject_too_big(&loop.injector, carrier, fitting_bytes)
 
 
+cdef uint32_t _path_mtu(void *self, const l45_carrier *carrier) noexcept nogil:
+    cdef l45_loop *loop = <l45_loop *> self
+    cdef const uint8_t *packet = carrier.packet.data
+    cdef int fd = loop.injector.fds[1 if carrier.packet.ip_version == 6 else 0]
+    return path_mtu(fd, carrier.packet.ip_version,
+                    destination(packet) if carrier.packet.direction == L45_EGRESS else source(packet), carrier.ifindex)
+
+
 cdef uint32_t _mtu(l45_loop *loop, uint32_t ifindex) noexcept nogil:
     """The device's MTU, read at most once a second."""
     cdef l45_device *device = &loop.devices[ifindex % MTU_DEVICES]
@@ -318,6 +327,7 @@ cdef class QueueLoop:
         worker.worker.sink.self = &self.loop
         worker.worker.sink.finish = _finish
         worker.worker.sink.too_big = _too_big
+        worker.worker.sink.path_mtu = _path_mtu
         worker.worker.host.clock_ns = _clock_ns
 
     def _start_injector(self, uint32_t exempt_mark):

@@ -39,7 +39,7 @@ cdef struct l45_connection:
     uint32_t isn         # our kernel's
     uint32_t syn_bytes   # data in its SYN
     uint16_t mss         # the peer's, as its SYN said; 0: it did not
-    uint16_t path_mtu    # the smallest that an ICMP error told of; 0: none did
+    uint16_t path_mtu    # as our kernel knew it at the start, or less where an ICMP error told of it; 0: not known
     uint8_t scale[2]     # window shift of the windows that leave, and of those that come
     uint8_t started      # our kernel has sent a SYN
     uint8_t syns         # SYNs it has sent so far, without ACK

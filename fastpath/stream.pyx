@@ -68,7 +68,7 @@ cdef l45_verdict stage_egress(l45_context *context, const l45_instance *instance
     cdef uint8_t flags = tcp_flags(packet)
     cdef l45_layout sent = _layout(instance, stage, L45_EGRESS)
     cdef l45_layout received = _layout(instance, stage, L45_INGRESS)
-    cdef l45_stage before = stage[0]
+    cdef l45_stage scratch
     cdef int result
     if sent.inserted == NULL and received.inserted == NULL:
         return _in_place(context, instance, connection, stage, packet)
@@ -77,11 +77,12 @@ cdef l45_verdict stage_egress(l45_context *context, const l45_instance *instance
         if flags & TCP_ACK:
             _write_window(packet, _wider(&received, 0, 0, tcp_window(packet), 0))
         return L45_REWRITTEN
+    if flags & TCP_RST:  # its numbers may be those of a stranger's segment that it answers: they move nothing
+        scratch = stage[0]
+        stage = &scratch
     result = _egress_bytes(context, instance, connection, stage, &sent, packet)
     if flags & TCP_ACK:
         _egress_acknowledgement(connection, stage, &received, packet)
-    if flags & TCP_RST:  # its numbers may be those of a stranger's segment that it answers
-        stage[0] = before
     return L45_REWRITTEN if result == 0 else L45_DROP
 
 

@@ -37,6 +37,11 @@ cdef enum:
     OPTION_EXPERIMENT = 253   # RFC 6994: begins with an ExID
     OPTION_EXPERIMENT_2 = 254
 
+# The engine's own experiment, by which the ends of a connection find out that they run the same chain: agree.pxd.
+cdef enum:
+    OFFER_BYTES = 8
+    OFFER_EXID = 0x4C45
+
 cdef enum:
     SCALE_LIMIT = 14          # RFC 7323 section 2.3
     NO_SCALE = 255

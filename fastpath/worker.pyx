@@ -150,7 +150,7 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
         return L45_PASS
     if result != PARSED:
         if result == PARSE_OTHER_PROTOCOL and chain.negotiates and packet.direction == L45_INGRESS \
-                and icmp_back(worker, chain, packet) == L45_REWRITTEN:
+                and icmp_back(worker, packet) == L45_REWRITTEN:
             worker.counters[COUNT_ICMP_ERRORS] += 1
             return L45_REWRITTEN
         worker.counters[_refusal(result)] += 1

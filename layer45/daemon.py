@@ -47,6 +47,7 @@ class Engine(Protocol):
     def status(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, Any]: ...
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]: ...
+    def lost(self) -> int: ...
     def customized(self) -> Collection[bytes]: ...
 
 
@@ -260,7 +261,7 @@ class Daemon:
 
     def end_lost_connections(self) -> None:
         """Closes what the engine has forgotten while it lived: nobody can translate it any more."""
-        lost = self._engine.stats().get("engine", {}).get("connections_lost", 0)
+        lost = self._engine.lost()
         if lost == self._lost:
             return
         self._lost = lost

@@ -17,7 +17,6 @@ from layer45.errors import Layer45Error
 from layer45.rules import bpf, socket_end
 
 TRY_TIME_OUT_S = 15
-ATTACH_SOCK_CREATE = 2
 ALWAYS_ONE = bytes.fromhex("b700000001000000 9500000000000000")  # a program
 
 
@@ -145,7 +144,7 @@ def cgroup_mount() -> Finding:
 def sock_create() -> Finding:
     """Loads, and attaches nowhere, the smallest program that could tag a socket when it is made."""
     mend = "boot a kernel with CONFIG_CGROUP_BPF (tagging by program name needs it)"
-    failure = _load(bpf.PROG_TYPE_CGROUP_SOCK, ATTACH_SOCK_CREATE)
+    failure = _load(bpf.PROG_TYPE_CGROUP_SOCK, bpf.ATTACH_SOCK_CREATE)
     return found("bpf", "cgroup/sock_create", not failure, failure or "loads", _mend(mend))
 
 

@@ -237,14 +237,23 @@ class Engine:
 
     def stats(self) -> dict[str, Any]:
         """The engine's counters over all workers since the start, each policy's, and what they mean."""
-        total = Counter(self._past)
-        for queue in self._queues.values():
-            total.update(queue.worker.counters())
+        total = self._counted()
         return {
             "engine": {name: total[name] for name, _ in COUNTERS},
             "policies": {chain.policy: _chain_stats(chain, self._ratios) for chain in self._chains.values()},
             "help": dict(COUNTERS),
         }
+
+    def lost(self) -> int:
+        """How many customized TCP connections were forgotten while they lived, so far."""
+        return self._counted()["connections_lost"]
+
+    def _counted(self) -> Counter[str]:
+        """The engine's counters, of all workers since the start."""
+        total = Counter(self._past)
+        for queue in self._queues.values():
+            total.update(queue.worker.counters())
+        return total
 
     def customized(self) -> set[bytes]:
         """Keys of the live customized TCP connections, as the map of known connections has them."""

@@ -92,7 +92,7 @@ def measure(
     with two_hosts() as hosts:
         silence_ipv6(hosts)
         for turn in range(rounds):
-            order = list(chosen)[turn % len(chosen) :] + list(chosen)[: turn % len(chosen)]
+            order = lab.turned(chosen, turn)
             for name in order:
                 found, wrong = sample(hosts, chosen[name], asked, seconds)
                 samples[name].append(found)

@@ -65,11 +65,10 @@ def measure(rounds: int, seconds: int, algorithms: list[str]) -> tuple[dict[str,
     """Whole rounds by congestion control, and what went wrong. The order turns by one each round."""
     found: dict[str, list[Round]] = {algorithm: [] for algorithm in algorithms}
     spoiled: list[str] = []
-    names = list(CASES)
     with two_hosts() as hosts:
         for turn in range(rounds):
             for algorithm in algorithms:
-                order = names[turn % len(names) :] + names[: turn % len(names)]
+                order = lab.turned(CASES, turn)
                 try:
                     found[algorithm].append({name: sample(hosts, name, seconds, algorithm) for name in order})
                 except lab.BenchmarkError as error:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,6 +144,13 @@ def wait_for_queue(host: Host, process: subprocess.Popen[Any]) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise BenchmarkError(f"{' '.join(map(str, process.args))}: no queue was opened")  # type: ignore[arg-type]
         time.sleep(0.02)
+
+
+def turned(names: Iterable[str], turn: int) -> list[str]:
+    """The names, begun with another one in each turn."""
+    listed = list(names)
+    start = turn % len(listed)
+    return listed[start:] + listed[:start]
 
 
 def cpu_ns(pid: int) -> int:

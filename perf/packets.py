@@ -123,7 +123,7 @@ def measure(
     with two_hosts() as hosts:
         sink = SINKS[sinks](hosts)
         for turn in range(rounds):
-            order = list(chosen)[turn % len(chosen) :] + list(chosen)[: turn % len(chosen)]
+            order = lab.turned(chosen, turn)
             for name in order:
                 try:
                     samples[name].append(sample(hosts, sink, chosen[name], load))

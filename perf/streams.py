@@ -19,27 +19,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from perf import lab, record
+from tests.netns.daemons import Service, client_side, server_side
 from tests.netns.topology import ETHTOOL_SET_TSO, Host, Hosts, two_hosts
 
 CUSTOMIZED, OTHER = "customized", "not customized"
 WEB = {CUSTOMIZED: 8080, OTHER: 8081}
 NAMES = {CUSTOMIZED: 5301, OTHER: 5302}
-STREAM_TAG = '[{ module = "stream_tag", every_bytes = 1000, tag_bytes = 32, id = "host-7" }]'
-TAG = '[{ module = "tag", id = "twenty bytes of name" }]'  # 12 bytes and these
+STREAM_TAG = '{ module = "stream_tag", every_bytes = 1000, tag_bytes = 32, id = "host-7" }'
+TAG = '{ module = "tag", id = "twenty bytes of name" }'  # 12 bytes and these
+SERVICES = [
+    Service("web", WEB[CUSTOMIZED], STREAM_TAG, protocol="tcp"),
+    Service("names", NAMES[CUSTOMIZED], TAG),
+]
 RATE = ["rate", "1gbit", "burst", "128kb", "latency", "20ms"]
 TARGETS = {"download": 1.035, "lookup": 1.016}
 
 Samples = dict[str, dict[str, list[float]]]
-
-
-def policies(side: str) -> str:
-    """One for the download, one for the lookups."""
-    port = "remote_port" if side == "client" else "local_port"
-    return "".join(
-        f'[policy.{name}]\nmatch = {{ protocol = "{protocol}", {port} = [{ports[CUSTOMIZED]}] }}\n'
-        f"chain = {chain}\n"
-        for name, protocol, ports, chain in (("web", "tcp", WEB, STREAM_TAG), ("names", "udp", NAMES, TAG))
-    )
 
 
 @contextlib.contextmanager
@@ -47,9 +42,9 @@ def daemons(hosts: Hosts, directory: Path) -> Iterator[list[int]]:
     """The pids of both ends'."""
     with contextlib.ExitStack() as stack:
         pids = []
-        for host, side in ((hosts.a, "client"), (hosts.b, "server")):
-            config = lab.write_config(directory / side, "[]", "{}")
-            (config / "policies" / "bench.toml").write_text(policies(side))
+        for host, policies in ((hosts.a, client_side(SERVICES)), (hosts.b, server_side(SERVICES))):
+            config = lab.write_config(directory / host.name[-1], "[]", "{}")
+            (config / "policies" / "bench.toml").write_text(policies)
             pids.append(stack.enter_context(lab.daemon(host, config)).pid)
         yield pids
 
@@ -120,7 +115,7 @@ def downloads(hosts: Hosts, pids: list[int], rounds: int, megabytes: int) -> tup
     seconds: dict[str, list[float]] = {case: [] for case in WEB}
     cpu = []
     for turn in range(rounds):
-        for case in list(WEB)[:: 1 if turn % 2 else -1]:
+        for case in lab.turned(WEB, turn):
             before = sum(map(lab.cpu_ns, pids))
             seconds[case].append(download(hosts, WEB[case], megabytes * 1_000_000))
             if case == CUSTOMIZED:

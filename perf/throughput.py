@@ -74,7 +74,7 @@ def measure(rounds: int, seconds: int, rate: str) -> tuple[dict[str, list[dict[s
     spoiled: list[str] = []
     with two_hosts() as hosts:
         for turn in range(rounds):
-            order = list(CASES)[turn % len(CASES) :] + list(CASES)[: turn % len(CASES)]
+            order = lab.turned(CASES, turn)
             for name in order:
                 try:
                     samples[name].append(sample(hosts, *CASES[name], seconds, rate))

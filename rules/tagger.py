@@ -22,7 +22,6 @@ from layer45.rules.errors import RulesError
 from layer45.rules.owners import owner_tags
 from layer45.rules.tagger_program import program
 
-ATTACH_SOCK_CREATE = 2
 SO_NETNS_COOKIE = 71
 
 
@@ -56,7 +55,7 @@ class Tagger:
                 bpf.call(bpf.LINK_UPDATE, struct.pack("=IIII", self._link, loaded, 0, 0), "replace")
             return
         root = os.open(cgroups.mount_point(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        request = struct.pack("=IIII", loaded, root, ATTACH_SOCK_CREATE, 0)
+        request = struct.pack("=IIII", loaded, root, bpf.ATTACH_SOCK_CREATE, 0)
         try:
             with _told("attach"):
                 self._link = bpf.call(bpf.LINK_CREATE, request, "attach")
@@ -77,7 +76,7 @@ def _netns_cookie() -> int:
 
 def _load(code: bytes) -> int:
     with _told("load"):
-        return bpf.load_program(bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", ATTACH_SOCK_CREATE)
+        return bpf.load_program(bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE)
 
 
 @contextlib.contextmanager

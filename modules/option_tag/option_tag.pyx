@@ -12,15 +12,14 @@ from layer45.fastpath.abi cimport (
 from layer45.fastpath.packet cimport begin_edit, store_be16
 from layer45.fastpath.params cimport choice_is, copy_bytes, param_named
 from layer45.fastpath.tcp cimport (
-    OPTION_AO, OPTION_EXPERIMENT, OPTION_MD5, OPTION_NOP, TCP_ACK, TCP_SYN, l45_option, option_experiment,
-    option_find, option_insert, option_remove, option_room, tcp_flags,
+    OFFER_EXID, OPTION_AO, OPTION_EXPERIMENT, OPTION_MD5, OPTION_NOP, TCP_ACK, TCP_SYN, l45_option,
+    option_experiment, option_find, option_insert, option_remove, option_room, tcp_flags,
 )
 
 cdef enum:
     LARGEST_ID_BYTES = 24
     HEAD_BYTES = 4              # kind, length, ExID
     LARGEST_OPTION_BYTES = HEAD_BYTES + LARGEST_ID_BYTES
-    ENGINES_EXID = 0x4C45       # of its offer: agree.pxd
 
 cdef enum:                      # counters, as in module.toml
     TAGGED, STRIPPED, NO_ROOM, UNMARKED, WRONG_IDENTITY
@@ -61,7 +60,7 @@ cdef inline bint may_grow(const l45_packet *packet) noexcept nogil:
     if not flags & TCP_SYN:
         return True
     if not flags & TCP_ACK:
-        return option_experiment(packet, OPTION_EXPERIMENT, ENGINES_EXID).at != 0
+        return option_experiment(packet, OPTION_EXPERIMENT, OFFER_EXID).at != 0
     return option_find(packet, OPTION_MD5).at == 0 and option_find(packet, OPTION_AO).at == 0
 
 
@@ -115,8 +114,8 @@ cdef int configure(void *instance, const l45_param *params, size_t count, char *
     if id.byte_count > id_bytes or expect.byte_count > id_bytes:
         snprintf(error, error_bytes, b"id and expect: expected at most id_bytes = %u bytes", id_bytes)
         return -1
-    if own.kind == OPTION_EXPERIMENT and own.exid == ENGINES_EXID:
-        snprintf(error, error_bytes, b"exid: 0x%X of kind %d is the engine's own", ENGINES_EXID, OPTION_EXPERIMENT)
+    if own.kind == OPTION_EXPERIMENT and own.exid == OFFER_EXID:
+        snprintf(error, error_bytes, b"exid: 0x%X of kind %d is the engine's own", OFFER_EXID, OPTION_EXPERIMENT)
         return -1
     own.expects = copy_bytes(expect, own.expect, LARGEST_ID_BYTES) > 0
     write_option(own, id, id_bytes)

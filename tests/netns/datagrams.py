@@ -18,9 +18,12 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import pytest
+
 from .topology import Host
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
+both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 LONGEST = {socket.AF_INET: 1472, socket.AF_INET6: 1452}  # payload bytes that fit an MTU of 1500
 SO_RCVBUFFORCE = 33  # beyond the system's limit, which is some 250 small datagrams
 BUFFER_BYTES = 8 << 20

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from .daemons import Daemon, Service, client_side, eventually, running, server_side
-from .datagrams import FAMILIES, connected, echo, exchange, payloads
+from .datagrams import both_families, connected, echo, exchange, payloads
 from .one_way import Sink, keep_tables, losing, paced
 from .topology import Hosts, two_hosts
 
@@ -31,8 +31,6 @@ SERVICES = [
     Service("iperf", 5201, FEC),
 ]
 EVERY_TENTH = "--dport {} -m statistic --mode nth --every 10 --packet 6"  # at most two of a block of 13
-
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @dataclass

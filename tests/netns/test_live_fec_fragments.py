@@ -26,7 +26,7 @@ from .daemons import (
     running,
     server_side,
 )
-from .datagrams import FAMILIES, payloads
+from .datagrams import both_families, payloads
 from .fragments import Cut, fragment, put_on_the_wire
 from .one_way import Sink, keep_tables, losing, paced
 from .topology import Hosts, two_hosts
@@ -42,8 +42,6 @@ SERVICES = [Service("fragments", PORT, FEC, 'mtu = "fragment"')]
 VERSION = {socket.AF_INET: 4, socket.AF_INET6: 6}
 PIECES = {socket.AF_INET: "ip[6:2] & 0x3fff != 0", socket.AF_INET6: "ip6[6] == 44"}  # to tcpdump
 PIECES_TO_NFT = {socket.AF_INET: "ip frag-off & 0x3fff != 0", socket.AF_INET6: "exthdr frag exists"}
-
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @dataclass

@@ -19,7 +19,7 @@ from .daemons import (
     running,
     server_side,
 )
-from .datagrams import FAMILIES, connected, echo, exchange, payloads
+from .datagrams import both_families, connected, echo, exchange, payloads
 from .one_way import Sink, keep_tables, losing, paced
 from .topology import Hosts, two_hosts
 
@@ -32,8 +32,6 @@ SENDER = [Service("sender", 7301, FEC), Service("dns_asks", 5301, FEC)]
 RECEIVER = [Service("receiver", 7302, FEC), Service("dns_answers", 5302, FEC)]
 BOTH = [Service("other", 7303, FEC, server_chain=OTHER), Service("dns", 53, FEC)]
 EVERY_TENTH = "{} {} -m statistic --mode nth --every 10 --packet 6"
-
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @dataclass

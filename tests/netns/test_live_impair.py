@@ -13,7 +13,7 @@ import pytest
 from layer45.modules.impair.reference import happens, mixed, numbered
 
 from .daemons import Daemon, Service, assert_balanced, client_side, running
-from .datagrams import FAMILIES, connected, echo, exchange, payloads
+from .datagrams import both_families, connected, echo, exchange, payloads
 from .topology import Hosts, two_hosts
 
 pytestmark = pytest.mark.root
@@ -57,9 +57,6 @@ def road() -> Iterator[Road]:
         echo(hosts.b, *PORT.values()),
     ):
         yield Road(hosts, a)
-
-
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @both_families

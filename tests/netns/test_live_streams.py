@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .datagrams import FAMILIES
+from .datagrams import both_families
 from .stream_programs import (
     IPERF,
     SECURE,
@@ -39,7 +39,6 @@ SERVICES = [
     tcp(name, port, TAG)
     for name, port in {"web": WEB, "secure": SECURE, "shell": SHELL, "bulk": IPERF}.items()
 ]
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .datagrams import FAMILIES
+from .datagrams import FAMILIES, both_families
 from .streams import (
     TAG,
     Road,
@@ -40,7 +40,6 @@ pytestmark = pytest.mark.root
 PORT, TINY_PORT = 8600, 8601
 TINY = '{ module = "stream_tag", id = "T", every_bytes = 16, tag_bytes = 3 }'
 SERVICES = [tcp("web", PORT, TAG), tcp("tiny", TINY_PORT, TINY)]
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 both_layouts = pytest.mark.parametrize("port", [PORT, TINY_PORT], ids=["default", "tiny"])
 
 

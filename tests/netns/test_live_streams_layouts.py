@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from .daemons import assert_balanced, assert_no_checksum_errors, client_side, running, server_side
-from .datagrams import FAMILIES
+from .datagrams import FAMILIES, both_families
 from .streams import (
     TAG,
     Road,
@@ -60,7 +60,6 @@ CHAINS: dict[str, tuple[str, str | None]] = {
 }
 SERVICES = [tcp(name, 8200 + at, *chains) for at, (name, chains) in enumerate(CHAINS.items())]
 PORT = {service.name: service.port for service in SERVICES}
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .datagrams import FAMILIES
+from .datagrams import both_families
 from .streams import (
     TAG,
     Road,
@@ -39,7 +39,6 @@ SERVICES = [
     tcp("impaired_tiny", 8403, f"{TINY}, {IMPAIR}", TINY),
 ]
 PORT = {service.name: service.port for service in SERVICES}
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from .daemons import client_side, running, server_side
-from .datagrams import FAMILIES
+from .datagrams import both_families
 from .streams import (
     TAG,
     Road,
@@ -50,8 +50,6 @@ BOTH = [
 ]
 CLIENTS = [tcp("only_here", ONLY_HERE, TAG), tcp("strict_here", STRICT_HERE, STRICT)]
 SERVERS = [tcp("only_there", ONLY_THERE, TAG), tcp("strict_there", STRICT_THERE, STRICT)]
-
-both_families = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
 
 
 @pytest.fixture(scope="module")

@@ -43,10 +43,15 @@ def fin_of_bad_acknowledgement(packet: Packet, random: Random) -> Packet:
 
 
 def acknowledgement_of_nothing(packet: Packet, random: Random) -> Packet:
-    """Of bytes never sent, with a window and SACK blocks to match."""
+    """Of bytes never sent, with a window and SACK blocks to match. No FIN: where windows are wide, a number far
+    back is an old acknowledgement (RFC 5961, section 5.2), and a FIN in the window then ends the stream."""
     blocks = b"".join(random.getrandbits(32).to_bytes(4) for _ in range(4))
     return packet.but(
-        ack=far(packet.ack, random), window=0xFFFF, payload=b"", options=b"\x01\x01\x05\x12" + blocks
+        ack=far(packet.ack, random),
+        flags=packet.flags & ~FIN,
+        window=0xFFFF,
+        payload=b"",
+        options=b"\x01\x01\x05\x12" + blocks,
     )
 
 

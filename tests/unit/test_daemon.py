@@ -76,6 +76,9 @@ class StandInEngine:
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]:
         return []
 
+    def lost(self) -> int:
+        return 0
+
 
 class StandInRules:
     name = "stand-in"
