@@ -12,6 +12,8 @@ STAMPS := .venv/stamps
 # What the compiled code is made of: a pull that changes any of these compiles again.
 SOURCES := setup.py $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/*.h modules/*/*.pyx modules/*/*.pxd)
 
+UNPRIVILEGED = $(if $(filter 0,$(shell id -u)),,-m "not root")
+
 export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: build system demo test lint check bench fuzz clean
@@ -49,8 +51,10 @@ $(STAMPS)/compiled: $(STAMPS)/packages $(SOURCES)
 # Every test but those of tests/fuzz, which take as long as they are given: `make fuzz`.
 test: build lint check
 
+# Those of tests/netns measure time and share the host's cgroups: one after the other.
 check: build
-	@$(PYTHON) -m pytest tests --ignore=tests/fuzz $(if $(filter 0,$(shell id -u)),,-m "not root") </dev/null
+	@$(PYTHON) -m pytest tests --ignore=tests/fuzz --ignore=tests/netns -n auto --dist loadfile $(UNPRIVILEGED) </dev/null
+	@$(PYTHON) -m pytest tests/netns $(UNPRIVILEGED) </dev/null
 	@[ "$$(id -u)" = 0 ] || echo "make test: the tests marked root did NOT run; run 'sudo make test' for them"
 
 lint: build

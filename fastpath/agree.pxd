@@ -6,6 +6,9 @@
 The first SYN offers. Who has the mirror of the offered chain answers with the same option in the SYN/ACK, and only then
 is the connection customized, from the byte on that the SYN/ACK acknowledges: what a SYN carries (RFC 7413) stays as it
 is. The option is put in front of all others, and is gone before a kernel sees it.
+
+Where two SYNs cross (RFC 9293 section 3.5), both would answer, each what it saw, and one of them may have offered no
+more: such a connection stays as it is.
 """
 
 from layer45.fastpath.abi cimport l45_verdict

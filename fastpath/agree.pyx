@@ -112,10 +112,10 @@ cdef void _answer_peer(l45_worker *worker, l45_entry *entry, l45_connection *con
     """Our kernel takes the peer's SYN, or we know nothing of the one that it takes."""
     cdef uint32_t acknowledged = tcp_acknowledgement(packet)
     cdef bint known = connection.peer.seen and acknowledged - connection.peer.first <= connection.peer.data_bytes
+    cdef bint mirrors = _mirrors(entry.chain, connection.peer.digests, connection.peer.offered)
     connection.first[L45_INGRESS] = acknowledged
     connection.scale[L45_INGRESS] = connection.peer.scale
-    _decide(worker, entry, connection, known and _mirrors(entry.chain, &connection.peer.digests[0],
-                                                          connection.peer.offered) and _fits(packet))
+    _decide(worker, entry, connection, known and mirrors and not _crosses(entry, connection) and _fits(packet))
 
 
 cdef void _lower_mss(const l45_chain *chain, l45_packet *packet) noexcept nogil:
@@ -160,12 +160,16 @@ cdef l45_verdict _peers_syn(l45_worker *worker, l45_entry *entry, l45_connection
             return L45_PASS
     else:
         _remember(connection, packet, digests, offered)
-        if entry.chain.strict and not _mirrors(entry.chain, digests, offered):
+        if entry.chain.strict and (_crosses(entry, connection) or not _mirrors(entry.chain, digests, offered)):
             worker.counters[COUNT_CONNECTIONS_REFUSED] += 1
             return L45_DROP
     if offered:
         option_remove(packet, offer)
     return L45_PASS
+
+
+cdef inline bint _crosses(const l45_entry *entry, const l45_connection *connection) noexcept nogil:
+    return entry.phase == PHASE_OPENING and connection.syns > 0
 
 
 cdef void _remember(l45_connection *connection, const l45_packet *packet, const uint8_t *digests,

@@ -9,6 +9,7 @@ wrong, and every packet had its verdict.
 """
 
 import contextlib
+import errno
 import random
 import socket
 import threading
@@ -222,6 +223,22 @@ def connection(
     with client, server:
         server.settimeout(LIMIT_S)
         yield client, server
+
+
+@contextlib.contextmanager
+def crossing(hosts: Hosts, family: int, port: int) -> Iterator[list[socket.socket]]:
+    """Two sockets, not blocking, that connect to each other at the same time; port: b's."""
+    ports, peers = (50_100, port), (hosts.b, hosts.a)
+    with contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(host.socket(family, socket.SOCK_STREAM)) for host in hosts]
+        with loss(hosts.a, 100), loss(hosts.b, 100):
+            for end, host, local in zip(ends, hosts, ports, strict=True):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                end.bind((host.address(family), local))
+                end.setblocking(False)
+            for end, peer, remote in zip(ends, peers, ports[::-1], strict=True):
+                assert end.connect_ex((peer.address(family), remote)) == errno.EINPROGRESS
+        yield ends
 
 
 def received(end: socket.socket, count: int) -> bytes:

@@ -3,6 +3,7 @@
 a ── stream_tag ──▶ wire ──▶ nothing, or another chain ── b
 """
 
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from .streams import (
     assert_nobody_noticed,
     connection,
     counted,
+    crossing,
     customized,
     dial,
+    have_raw_table,
     listener,
     noise,
     raise_firewall,
@@ -54,8 +57,11 @@ SERVERS = [tcp("only_there", ONLY_THERE, TAG), tcp("strict_there", STRICT_THERE,
 
 @pytest.fixture(scope="module")
 def road() -> Iterator[Road]:
-    with two_hosts() as hosts, streams(hosts, [*BOTH, *CLIENTS], [*BOTH, *SERVERS]) as (a, b):
-        yield Road(hosts, a, b)
+    with two_hosts() as hosts:
+        for host in hosts:
+            have_raw_table(host)
+        with streams(hosts, [*BOTH, *CLIENTS], [*BOTH, *SERVERS]) as (a, b):
+            yield Road(hosts, a, b)
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +117,15 @@ def test_a_strict_server_takes_no_client_without_it(road: Road, family: int) -> 
         with pytest.raises(TimeoutError):
             waiting.accept()
     assert b["connections_refused"] > 0 and b["connections_customized"] == 0
+
+
+@both_families
+def test_strict_ends_whose_syns_cross(road: Road, family: int) -> None:
+    """Such a connection would stay as it is: there is none."""
+    with counted(*road.daemons) as (a, b), crossing(road.hosts, family, BOTH_STRICT) as ends:
+        assert not select.select([], ends, [], 3.5)[1]
+    assert min(each["connections_refused"] for each in (a, b)) > 0
+    assert a["connections_alone"] == b["connections_alone"] == 0
 
 
 @both_families

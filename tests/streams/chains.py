@@ -26,7 +26,11 @@ class Chain:
 
     @property
     def cuts(self) -> bool:
-        return any(stage != Stage() for stage in self.stages)
+        """Whether both hosts edit each packet: what the kernel acknowledges may be the same on both sides."""
+        idle = Stage()
+        return any(each.out != idle.out for each in self.stages) and any(
+            each.into != idle.into for each in self.stages
+        )
 
     def mirrored(self) -> tuple[Stage, ...]:
         return tuple(stage.mirrored() for stage in self.stages)

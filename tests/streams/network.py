@@ -119,9 +119,10 @@ class Network:
     def send(self, side: int, packets: list) -> None:
         """From an endpoint through its host to the wire."""
         for packet in packets:
-            for out in self.sides[side][1].egress(packet.build()):
+            came = packet.build()
+            for out in self.sides[side][1].egress(came):
                 assert is_sound(out), "a packet that left has a wrong length or checksum"
-                assert len(out) <= self.mtu, f"{len(out)} bytes on a wire of {self.mtu}"
+                assert len(out) <= self.mtu or out == came, f"{len(out)} bytes on a wire of {self.mtu}"
                 self._watch(side, out, "out")
                 self.queues[side].append(out)
 

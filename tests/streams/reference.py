@@ -170,7 +170,7 @@ class Connection:
 
 
 class Host:
-    """digests: of the chain on egress and on ingress. mtu: packets that have outgrown it are cut."""
+    """digests: of the chain, egress and ingress. mtu: customized packets that have outgrown it are cut."""
 
     def __init__(self, chain: Sequence[Stage], digests: tuple[int, int], mtu: int = 65535) -> None:
         self.chain, self.digests, self.mtu = list(chain), digests, mtu
@@ -185,7 +185,9 @@ class Host:
         key = (*parsed.addresses, parsed.source_port, parsed.target_port)
         translate = self._synchronize_out if parsed.flags & SYN else self._translated_out
         out = translate(key, parsed)
-        return [each.build() for each in cut(out, self.mtu)]
+        known = self.connections.get(key)
+        pieces = cut(out, self.mtu) if known and known.stages is not None else [out]
+        return [each.build() for each in pieces]
 
     def ingress(self, packet: bytes) -> list[bytes]:
         """What the kernel gets for a packet of the wire's."""
@@ -222,7 +224,8 @@ class Host:
         if not known.decided:
             known.decided = True
             offer = self.offers.get(key)
-            if offer and offer.answered_by(packet.ack) and self._fits(offer.digests) and has_room(packet):
+            answers = offer and known.syns == 0 and offer.answered_by(packet.ack)
+            if offer and answers and self._fits(offer.digests) and has_room(packet):
                 self._start(known, packet.seq + 1, packet.ack, offer.scale)
         if known.stages is None:
             return packet

@@ -43,8 +43,11 @@ def fin_of_bad_acknowledgement(packet: Packet, random: Random) -> Packet:
 
 
 def acknowledgement_of_nothing(packet: Packet, random: Random) -> Packet:
-    """Of bytes never sent, with a window and SACK blocks to match. No FIN: where windows are wide, a number far
-    back is an old acknowledgement (RFC 5961, section 5.2), and a FIN in the window then ends the stream."""
+    """Of bytes never sent, with a window and SACK blocks to match.
+
+    No FIN: where windows are wide, a number far back is an old acknowledgement (RFC 5961, section 5.2), and a
+    FIN in the window then ends the stream.
+    """
     blocks = b"".join(random.getrandbits(32).to_bytes(4) for _ in range(4))
     return packet.but(
         ack=far(packet.ack, random),
