@@ -64,6 +64,8 @@ class Rules(Protocol):
     def remove(self, owner: str) -> None: ...
     def release(self, owner: str) -> None: ...
     def tag(self, plan: RulePlan) -> str: ...
+    def find_programs(self) -> bool: ...
+    def missing_programs(self) -> list[str]: ...
     def untag(self) -> None: ...
 
 
@@ -176,10 +178,22 @@ class Daemon:
         self._tag(plan)
 
     def _tag(self, plan: Plan) -> None:
-        """Without it only a server's first packets are missed, so that is no reason not to run."""
+        """Without it servers' first packets and programs are missed: that is no reason not to run."""
         self._untagged = self._rules.tag(plan.rules)
         if self._untagged:
             self._log.warning("sockets are not tagged", reason=self._untagged)
+        self._tell_missing()
+
+    def _tell_missing(self) -> None:
+        missing = self._rules.missing_programs()
+        if missing:
+            self._log.warning("programs that policies name are missing", paths=",".join(missing))
+
+    def find_programs(self) -> None:
+        """Executables may come with a package, or be replaced by another version of it."""
+        if self._rules.find_programs():
+            self._log.info("programs were found anew")
+            self._tell_missing()
 
     def _back_to(self, plan: Plan) -> None:
         self._engine.apply(plan, self._rules.prepare(plan.rules))

@@ -14,7 +14,8 @@ from layer45 import cgroups
 from layer45.doctor import Finding, found
 from layer45.doctor_host import search_path
 from layer45.errors import Layer45Error
-from layer45.rules import bpf, socket_end
+from layer45.rules import bpf, kernel_types, socket_end
+from layer45.rules.errors import RulesError
 
 TRY_TIME_OUT_S = 15
 ALWAYS_ONE = bytes.fromhex("b700000001000000 9500000000000000")  # a program
@@ -63,7 +64,8 @@ NFT_RULESETS = (
 def examine() -> list[Finding]:
     """Every check of this file."""
     tries = [*map(iptables_rule, IPTABLES_RULES), *map(nft_ruleset, NFT_RULESETS)]
-    return [one_queue_rule(tries), *tries, cgroup_mount(), sock_create(), socket_filter(), socket_destroy()]
+    bpf_checks = [sock_create(), type_information(), socket_filter(), socket_destroy()]
+    return [one_queue_rule(tries), *tries, cgroup_mount(), *bpf_checks]
 
 
 def one_queue_rule(tries: list[Finding]) -> Finding:
@@ -143,9 +145,20 @@ def cgroup_mount() -> Finding:
 
 def sock_create() -> Finding:
     """Loads, and attaches nowhere, the smallest program that could tag a socket when it is made."""
-    mend = "boot a kernel with CONFIG_CGROUP_BPF (tagging by program name needs it)"
+    mend = "boot a kernel with CONFIG_CGROUP_BPF (matching programs needs it)"
     failure = _load(bpf.PROG_TYPE_CGROUP_SOCK, bpf.ATTACH_SOCK_CREATE)
     return found("bpf", "cgroup/sock_create", not failure, failure or "loads", _mend(mend))
+
+
+def type_information() -> Finding:
+    """Whether executables can be told, and names are those of processes."""
+    try:
+        kernel_types.offsets()
+        failure = ""
+    except RulesError as error:
+        failure = str(error)
+    mend = "boot a kernel with CONFIG_DEBUG_INFO_BTF (matching executables needs it)"
+    return found("bpf", "executables", not failure, failure or "can be told", mend)
 
 
 def socket_filter() -> Finding:

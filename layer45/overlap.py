@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 from layer45.rules.diversion import Network, PortRange, Selector
+from layer45.rules.owners import is_path
 from layer45.selector import families
 
 
@@ -76,6 +77,13 @@ def _cgroup(one: str, other: str) -> str | None:
     return long if f"{long}/".startswith(f"{short}/") else None
 
 
+def _program(one: str, other: str) -> str | None:
+    """A name and an executable may be the same program's: neither covers both."""
+    if one == other:
+        return one
+    return f"{one} {other}" if is_path(one) != is_path(other) else None
+
+
 # The cheapest and likeliest to differ first: hundreds of policies are compared pair by pair.
 _MEET: dict[str, Callable[[Any, Any], Any]] = {
     "remote_port": _ports,
@@ -84,6 +92,7 @@ _MEET: dict[str, Callable[[Any, Any], Any]] = {
     "user": _same,
     "group": _same,
     "cgroup": _cgroup,
+    "program": _program,
     "local": _network,
     "remote": _network,
 }

@@ -81,6 +81,15 @@ class RuleSwitch:
         except RulesError as error:
             return str(error)
 
+    def find_programs(self) -> bool:
+        """Whether an executable that a policy names has come, gone or is another file now; sockets are tagged
+        accordingly from here on. Raises Layer45Error."""
+        return _told(self._tagger.refresh)
+
+    def missing_programs(self) -> list[str]:
+        """Executables that policies name, but the host does not have."""
+        return self._tagger.missing
+
     def untag(self) -> None:
         """Sockets keep the tags they have."""
         self._tagger.close()

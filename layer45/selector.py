@@ -1,6 +1,7 @@
 """A policy's match table -> rules.diversion.Selector. Works without root and asks the kernel nothing."""
 
 import grp
+import os
 import pwd
 import re
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from layer45.suggest import did_you_mean
 from layer45.table import report_unknown
 
 PROTOCOLS = ("udp", "tcp")
+LONGEST_NAME_BYTES = 15  # TASK_COMM_LEN
 LAST_ID = (1 << 32) - 2  # -1 is no id
 CGROUP_MOUNTS = ("/sys/fs/cgroup/unified/", "/sys/fs/cgroup/")
 MAPPED = IPv6Network("::ffff:0:0/96")
@@ -44,9 +46,7 @@ def _read_unless(table: object, place: Place, problems: Problems) -> Selector | 
 
 
 def _read_selector(table: dict[str, Any], place: Place, problems: Problems, known: Iterable[str]) -> Selector:
-    report_unknown((key for key in table if key != "program"), known, place, problems)
-    if "program" in table:
-        problems.add(place.child("program"), "program is not supported yet; use cgroup or `layer45 exec`")
+    report_unknown(table, known, place, problems)
     before = len(problems)
     values = {
         key: _read_list(value, READERS[key], place.child(key), problems)
@@ -168,6 +168,23 @@ def read_cgroup(value: object) -> str:
     return path.strip("/")
 
 
+def read_program(value: object) -> str:
+    """A program's name, as `ps -o comm` shows it, or the path of its executable."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f'expected a program such as "iperf3" or "/usr/bin/iperf3", got {shown(value)}')
+    if value.startswith("/"):
+        return os.path.normpath(value)
+    if "/" in value:
+        raise ValueError(f"expected a name without / or an absolute path, got {shown(value)}")
+    kept = value.encode()[:LONGEST_NAME_BYTES]
+    if kept != value.encode():
+        raise ValueError(
+            f"the kernel keeps {LONGEST_NAME_BYTES} bytes of a program's name; expected "
+            f"{shown(kept.decode(errors='ignore'))} or the executable's path, got {shown(value)}"
+        )
+    return value
+
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "protocol": read_protocol,
     "local": read_network,
@@ -177,4 +194,5 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "user": read_user,
     "group": read_group,
     "cgroup": read_cgroup,
+    "program": read_program,
 }

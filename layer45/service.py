@@ -120,6 +120,7 @@ class Service:
         """In the worker thread: what makes going on pointless, after what is only worth a line in the log."""
         self._daemon.tell_notices()
         self._daemon.end_lost_connections()
+        self._daemon.find_programs()
         return self._daemon.fault()
 
     async def _watch(self) -> None:

@@ -22,11 +22,12 @@ class Selector:
     user: tuple[int, ...] = ()  # uids
     group: tuple[int, ...] = ()  # gids
     cgroup: tuple[str, ...] = ()  # paths below the cgroup v2 mount, no leading slash
+    program: tuple[str, ...] = ()  # names as the kernel keeps them, or absolute paths of executables
 
     @property
     def owned(self) -> bool:
         """Whether the socket's owner matters, and not its addresses alone."""
-        return bool(self.user or self.group or self.cgroup)
+        return bool(self.user or self.group or self.cgroup or self.program)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,11 @@ class RulePlan:
         """The classes whose TCP connections are in the map."""
         found = (each.class_id for each in self.diversions if each.renumbers and each.concerns("tcp"))
         return tuple(dict.fromkeys(found))
+
+    def by_program(self, protocol: str) -> bool:
+        """Whether some policy asks for a program, so that the socket's tag decides on egress, too."""
+        chosen = (d for d in self.diversions if d.select and d.concerns(protocol))
+        return any(s.program for d in chosen for s in (d.select, d.unless) if s)
 
     @property
     def asks_map(self) -> bool:

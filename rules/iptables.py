@@ -4,8 +4,8 @@ The way of a packet through our chains (mangle table; M is the class mask, E the
 [map] is there only where a policy renumbers TCP connections: iptables_raw.py diverts their egress before it
 comes here.
 
-    OUTPUT → out:  E set: leave. [map] TCP with M set: leave. Clear M in the packet mark if set.
-                   UDP → out-udp, TCP → out-tcp
+    OUTPUT → out:  E set: leave. Clear M in the packet mark if set (where a policy asks for a program, behind
+                   the policies: until then, M is the sending socket's tag). UDP → out-udp, TCP → out-tcp
              out-tcp, without SYN, and any packet without a socket → known-*
              SYN/ACK of a connection that has a class → known-tcp
              else the policies, first match → hit. No match: clear M in the connection's mark
@@ -29,15 +29,20 @@ Every chain is reached by goto from its hook, so that its end is the end of ours
 stage has chains of its own, entered by a jump: its end goes back to the next policy.
 """
 
+from collections.abc import Iterable
+
 from layer45.rules import iptables_raw
 from layer45.rules.diversion import Diversion, RulePlan
 from layer45.rules.iptables_match import Place
 from layer45.rules.iptables_ruleset import (
     LEAVE,
     Ruleset,
+    clear,
     errors,
     known_map,
+    known_tags,
     of_protocol,
+    only_known_tags,
     policies,
     stream_hit,
     to_queues,
@@ -105,27 +110,44 @@ def _wanted(plan: RulePlan) -> list[str]:
 def _egress(rules: Ruleset) -> None:
     exempt = rules.plan.marks.exempt_bit
     rules.add("out", f"-m mark --mark {exempt:#x}/{exempt:#x} -j RETURN")
-    if (
-        rules.plan.asks_map
-    ):  # what the raw table has marked is on its way back from its queue, or passed it by
-        rules.add("out", f"-p tcp -m mark ! --mark {rules.masked()}", LEAVE)
-    rules.add("out", f"-m mark ! --mark {rules.masked()} -j MARK --set-xmark {rules.masked()}")
-    _branch(rules, "out")
+    for protocol in PROTOCOLS:
+        if rules.plan.by_program(protocol):
+            _egress_by_tag(rules, protocol)
+    rules.add("out", clear(rules))
+    others = [protocol for protocol in PROTOCOLS if not rules.plan.by_program(protocol)]
+    _branch(rules, "out", others)
     for protocol in _wanted(rules.plan):
-        chain, known = f"out-{protocol}", rules.name(f"known-{protocol}")
-        if protocol == "tcp":
-            rules.add(chain, f"{NO_SYN} -g {known}")
-            rules.add(chain, f"{SYN_ACK} -m connmark ! --mark {rules.masked()} -g {known}")
-        rules.add(chain, f"-m owner ! --socket-exists -g {known}")
-        place = Place(rules.family, True, protocol, lambda selector: [])
-        chain = policies(rules, chain, place, _way)
-        rules.add(chain, _forget(rules))
+        if protocol in others:
+            _egress_of(rules, protocol, rules.name(f"known-{protocol}"))
 
 
-def _branch(rules: Ruleset, chain: str) -> None:
+def _egress_by_tag(rules: Ruleset, protocol: str) -> None:
+    """The packet has its socket's mark, until the policies have seen the tag in it."""
+    known = f"out-known-{protocol}"
+    rules.add("out", f"-p {protocol} -g {rules.name(f'out-{protocol}')}")
+    rules.add(known, clear(rules))
+    rules.add(known, f"-g {rules.name(f'known-{protocol}')}")
+    end = _egress_of(rules, protocol, rules.name(known))
+    rules.add(end, clear(rules))
+
+
+def _egress_of(rules: Ruleset, protocol: str, known: str) -> str:
+    """The chain behind whose rules no policy has matched."""
+    chain = f"out-{protocol}"
+    if protocol == "tcp":
+        rules.add(chain, f"{NO_SYN} -g {known}")
+        rules.add(chain, f"{SYN_ACK} -m connmark ! --mark {rules.masked()} -g {known}")
+    rules.add(chain, f"-m owner ! --socket-exists -g {known}")
+    only_known_tags(rules, chain, protocol)
+    chain = policies(rules, chain, Place(rules.family, True, protocol, rules.tagged_with_keys), _way)
+    rules.add(chain, _forget(rules))
+    return chain
+
+
+def _branch(rules: Ruleset, chain: str, protocols: Iterable[str] = PROTOCOLS) -> None:
     """To the protocol's chain; where no policy wants the protocol any more, only forget what one wanted."""
     wanted = _wanted(rules.plan)
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
         way = f"-g {rules.name(f'{chain}-{protocol}')}" if protocol in wanted else _forget(rules)
         rules.add(chain, f"-p {protocol}", way)
 
@@ -155,7 +177,7 @@ def _ingress(rules: Ruleset) -> None:
         place = Place(rules.family, False, protocol, rules.tagged_with_keys)
         policies(rules, chain, place, _way)
         if tagged:
-            rules.add(chain, f"-m mark ! --mark {none} -j MARK --set-xmark {none}")
+            rules.add(chain, clear(rules))
     _read_tag(rules)
 
 
@@ -172,9 +194,7 @@ def _read_tag(rules: Ruleset) -> None:
         others = ~rules.plan.marks.class_mask & 0xFFFFFFFF
         keep = f"-j MARK --set-xmark 0x0/{others:#x}"
         rules.add("socket", f"-m socket --nowildcard --restore-skmark {keep}")
-        for match in rules.tagged(rules.tags.sets):
-            rules.add("socket", f"{match} -j RETURN")
-        rules.add("socket", f"-j MARK --set-xmark {rules.masked()}")  # an unknown tag tells nothing
+        known_tags(rules, "socket")
 
 
 def _forget(rules: Ruleset) -> str:

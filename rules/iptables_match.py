@@ -20,7 +20,7 @@ Alternatives = list[str]
 class Place:
     """Where a rule stands, which decides how a key is looked at.
 
-    tag_match: for ingress, what stands for a selector's owner keys.
+    tag_match: what stands for a selector's owner keys where the packet does not tell.
     """
 
     family: int  # 4 or 6
@@ -84,7 +84,7 @@ def _multiports(ranges: Iterable[PortRange]) -> list[str]:
 def _owner(selector: Selector, place: Place) -> list[Alternatives]:
     if not selector.owned:
         return []
-    if not place.egress:
+    if not place.egress or selector.program:  # of which no packet tells
         return [place.tag_match(selector)]
     keys = [
         [f"-m owner --uid-owner {uid}" for uid in selector.user],

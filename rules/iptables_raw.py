@@ -6,10 +6,10 @@ what the map says which the engine fills (known.py); and orphaned sockets, TIME_
 have no owner to ask for.
 
     OUTPUT → raw:  not TCP: leave
-             raw-tcp:  E set: leave. Clear M in the packet mark if set.
+             raw-tcp:  E set: leave
                        a connection in the map → known-map. SYN without ACK → raw-syn
              raw-syn:  all TCP policies, first match: a renumbering one → stream<class>, any other: leave
-             known-map, stream<class>:  as in iptables.py
+             known-map, stream<class>:  as in iptables.py, and E into the packet mark: mangle leaves it alone
 
 A SYN of a connection in the map goes to the engine too, whatever its owner: an old connection of these ports
 is over then, and the engine must see that. Without a renumbering policy, there is nothing in this table.
@@ -17,7 +17,7 @@ is over then, and the engine must see that. Without a renumbering policy, there 
 
 from layer45.rules.diversion import Diversion, RulePlan
 from layer45.rules.iptables_match import Place
-from layer45.rules.iptables_ruleset import LEAVE, Ruleset, known_map, policies, stream_hit
+from layer45.rules.iptables_ruleset import LEAVE, Ruleset, known_map, only_known_tags, policies, stream_hit
 
 SYN = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
 
@@ -36,13 +36,13 @@ def _divert(rules: Ruleset) -> None:
     exempt = rules.plan.marks.exempt_bit
     rules.add("raw", f"-p tcp -g {rules.name('raw-tcp')}")
     rules.add("raw-tcp", f"-m mark --mark {exempt:#x}/{exempt:#x} -j RETURN")
-    rules.add("raw-tcp", f"-m mark ! --mark {rules.masked()} -j MARK --set-xmark {rules.masked()}")
     rules.add("raw-tcp", rules.asks("known"), f"-g {rules.name('known-map')}")
     rules.add("raw-tcp", f"{SYN} -g {rules.name('raw-syn')}")
     known_map(rules, "known-map")
     rules.begin("raw-syn")
     rules.add("raw-syn", "-m owner ! --socket-exists -j RETURN")
-    place = Place(rules.family, True, "tcp", lambda selector: [])
+    only_known_tags(rules, "raw-syn", "tcp")
+    place = Place(rules.family, True, "tcp", rules.tagged_with_keys)
     policies(rules, "raw-syn", place, _way)
     for diversion in rules.plan.diversions:
         if diversion.renumbers and diversion.concerns("tcp"):

@@ -69,6 +69,27 @@ def of_protocol(plan: RulePlan, protocol: str) -> list[tuple[int, Diversion]]:
     return [(number, each) for number, each in enumerate(plan.diversions) if each.concerns(protocol)]
 
 
+def clear(rules: Ruleset) -> str:
+    """Our field of the packet's mark."""
+    return f"-m mark ! --mark {rules.masked()} -j MARK --set-xmark {rules.masked()}"
+
+
+def known_tags(rules: Ruleset, chain: str) -> None:
+    """A tag that no rule knows tells nothing: as if there were none."""
+    for match in rules.tagged(rules.tags.sets):
+        rules.add(chain, f"{match} -j RETURN")
+    rules.add(chain, clear(rules))
+
+
+def only_known_tags(rules: Ruleset, chain: str, protocol: str) -> None:
+    """On egress, where a policy excepts programs: it leaves alone of which it does not know what they are."""
+    excepted = (d.unless for _, d in of_protocol(rules.plan, protocol) if d.select and d.unless)
+    if any(unless.program for unless in excepted):
+        if rules.name("tag") not in rules.chains:
+            known_tags(rules, "tag")
+        rules.add(chain, f"-j {rules.name('tag')}")
+
+
 Way = Callable[[Ruleset, Diversion, Place], str]
 
 
@@ -141,10 +162,11 @@ def stream_hit(rules: Ruleset, diversion: Diversion) -> None:
     Without a listener, an open policy's connections pass, but customized ones never. The connection's mark
     stays clear: the map knows better, and outlives conntrack's entry.
     """
-    chain, queues = f"stream{diversion.class_id}", diversion.queues
+    chain, queues, marks = f"stream{diversion.class_id}", diversion.queues, rules.plan.marks
     if rules.name(chain) in rules.chains:
         return
-    rules.add(chain, f"-j MARK --set-xmark {rules.masked(rules.plan.marks.spread(diversion.class_id))}")
+    done = marks.exempt_bit if rules.direction == "out" else 0  # with OUTPUT: mangle comes behind raw
+    rules.add(chain, f"-j MARK --set-xmark {rules.masked(marks.spread(diversion.class_id) | done, done)}")
     if queues.bypass:
         to_queues(rules, chain, replace(queues, bypass=False), rules.asks("customized"), "firm")
     to_queues(rules, chain, queues)

@@ -5,7 +5,7 @@ touching the packet's mark, `symhash` spreads flows. The table has hooks of its 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,9 @@ def render_text(plan: RulePlan) -> str:
     for diversion in plan.diversions:
         chains[f"hit_{diversion.class_id}"] = list(_hit(plan, diversion))
     chains["known"] = list(_known(plan))
+    if _by_program(plan):
+        chains["cleared"] = [_clear("meta", plan.marks.class_mask)]
+        chains["known_cleared"] = [*chains["cleared"], "goto known"]
     for number, diversion in enumerate(plan.diversions):
         for side, egress in (("out", True), ("in", False)):
             chains[f"{side}_{number}"] = list(_policy(plan, tags, diversion, egress))
@@ -85,18 +88,26 @@ def _clear(kind: str, mask: int) -> str:
     return f"{kind} mark & {mask:#x} != 0 {kind} mark set {kind} mark & {~mask & 0xFFFFFFFF:#x}"
 
 
+def _by_program(plan: RulePlan) -> bool:
+    return plan.by_program("udp") or plan.by_program("tcp")
+
+
 def _egress(plan: RulePlan) -> Iterator[str]:
-    marks = plan.marks
+    """Where a policy asks for a program, a packet has its socket's tag until the policies have seen it."""
+    marks, clear = plan.marks, _clear("meta", plan.marks.class_mask)
+    by_program = _by_program(plan)
+    known, leave = ("goto known_cleared", "goto cleared") if by_program else ("goto known", "return")
     yield f"type filter hook output priority {PRIORITY}; policy accept;"
     yield f"meta mark & {marks.exempt_bit:#x} != 0 return"
-    yield _clear("meta", marks.class_mask)
-    yield "meta l4proto != { tcp, udp } return"
-    yield "tcp flags & syn == 0 goto known"
-    yield f"tcp flags & (syn | ack) == (syn | ack) ct mark & {marks.class_mask:#x} != 0 goto known"
+    if not by_program:
+        yield clear
+    yield f"meta l4proto != {{ tcp, udp }} {leave}"
+    yield f"tcp flags & syn == 0 {known}"
+    yield f"tcp flags & (syn | ack) == (syn | ack) ct mark & {marks.class_mask:#x} != 0 {known}"
     yield from _policies(plan, "out", "meta skuid >= 0 ")  # only packets with a socket have one
     yield "meta skuid >= 0 " + _clear("ct", marks.class_mask)
-    yield "meta skuid >= 0 return"
-    yield "goto known"
+    yield f"meta skuid >= 0 {leave}"
+    yield known
 
 
 def _ingress(plan: RulePlan) -> Iterator[str]:
@@ -146,9 +157,9 @@ def _policy(plan: RulePlan, tags: OwnerTags, diversion: Diversion, egress: bool)
     select, unless = diversion.select, diversion.unless
     if select is None:
         return
-    selection = list(_matches(select, egress, _owner(select) if egress else _tagged(plan, tags, select)))
+    selection = list(_matches(select, egress, _owners(plan, tags, select, egress, _tagged)))
     if selection and unless is not None:
-        for match in _matches(unless, egress, _owner(unless) if egress else _maybe(plan, tags, unless)):
+        for match in _matches(unless, egress, _owners(plan, tags, unless, egress, _maybe)):
             yield f"{match}return"
     for match in selection:
         yield f"{match}goto hit_{diversion.class_id}"
@@ -189,30 +200,42 @@ def _range(ports: PortRange) -> str:
     return str(ports[0]) if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
 
 
+Tagged = Callable[[RulePlan, OwnerTags, Selector, str], Iterator[str]]
+
+
+def _owners(
+    plan: RulePlan, tags: OwnerTags, selector: Selector, egress: bool, tagged: Tagged
+) -> Iterator[str]:
+    """A packet that leaves tells its owner, but for the program; one that comes, only its socket's tag."""
+    if egress and not selector.program:
+        return _owner(selector)
+    return tagged(plan, tags, selector, "meta" if egress else "socket")
+
+
 def _owner(selector: Selector) -> Iterator[str]:
-    """On egress: the packet's own socket."""
+    """The packet's own socket's."""
     keys = (("skuid", selector.user), ("skgid", selector.group))
     ids = "".join(f"meta {field} {_set(map(str, values))} " for field, values in keys if values)
     for cgroup in [_cgroup(path) for path in selector.cgroup] or [""]:
         yield ids + cgroup
 
 
-def _tagged(plan: RulePlan, tags: OwnerTags, selector: Selector) -> Iterator[str]:
-    """On ingress: the receiving socket has a tag that says the owner keys hold."""
+def _tagged(plan: RulePlan, tags: OwnerTags, selector: Selector, of: str) -> Iterator[str]:
+    """The mark of `of` has a tag that says the owner keys hold."""
     if not selector.owned:
         yield ""
     elif numbers := tags.having(selector):
         values = _set(f"{plan.marks.spread(number):#x}" for number in numbers)
-        yield f"socket mark & {plan.marks.class_mask:#x} {values} "
+        yield f"{of} mark & {plan.marks.class_mask:#x} {values} "
 
 
-def _maybe(plan: RulePlan, tags: OwnerTags, selector: Selector) -> Iterator[str]:
-    """On ingress: it has no tag that says they do not hold."""
+def _maybe(plan: RulePlan, tags: OwnerTags, selector: Selector, of: str) -> Iterator[str]:
+    """It has no tag that says they do not hold."""
     if not selector.owned or not tags.lacking(selector):
         yield ""
     else:
         values = _set(f"{plan.marks.spread(number):#x}" for number in tags.lacking(selector))
-        yield f"socket mark & {plan.marks.class_mask:#x} != {values} "
+        yield f"{of} mark & {plan.marks.class_mask:#x} != {values} "
 
 
 def _cgroup(path: str) -> str:

@@ -1,9 +1,9 @@
 """Which owner keys hold for a socket, as one number in its mark.
 
-An ingress packet has no owner to match, so the tagger marks each socket when it is made. At that moment
-addresses and ports are not known: only user, group and cgroup are. Several policies may share those, so
-the mark cannot be a class. It is a *tag*: the number of the set of owner keys that hold. The rules for
-ingress then ask for "a tag with these keys in its set", and for the addresses.
+An ingress packet has no owner to match, and no packet has a program's name, so the tagger marks each socket
+when it is made. At that moment addresses and ports are not known: only user, group, cgroup and program are.
+Several policies may share those, so the mark cannot be a class. It is a *tag*: the number of the set of owner
+keys that hold. The rules then ask for "a tag with these keys in its set", and for the addresses.
 
 The empty set has a number too, so that "no key holds" differs from "the tagger has not seen this socket".
 
@@ -14,117 +14,182 @@ one that no rule knows. The empty set's comes from all keys: it tells nothing ab
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from layer45.rules.cgroups import within
 from layer45.rules.diversion import RulePlan, Selector
 
-MAX_KEYS = 64  # the tagger keeps which of them hold in one register
-MAX_OWNERS = 1 << 17  # combinations of user, group, cgroup we are ready to look at
+MAX_OWNERS = 1 << 17  # combinations of user, group, cgroup and program we are ready to look at
 
 
 @dataclass(frozen=True)
 class OwnerKeys:
     """The part of a selector that the tagger can decide."""
 
-    user: tuple[int, ...]
-    group: tuple[int, ...]
-    cgroup: tuple[str, ...]
+    user: tuple[int, ...] = ()
+    group: tuple[int, ...] = ()
+    cgroup: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Programs by the name that the kernel keeps of them."""
+        return tuple(each for each in self.program if not is_path(each))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Programs by their executable."""
+        return tuple(each for each in self.program if is_path(each))
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One thing that an owner has. rows: value that some key names → its row; row 0 is that of all others.
+
+    held: for each row, which keys it lets hold, as bits.
+    """
+
+    rows: dict[Any, int]
+    held: list[int]
 
 
 @dataclass(frozen=True)
 class OwnerTags:
     """keys: the plan's, without repetition. sets: tag number → places in keys of those that hold.
 
-    problem: why not every socket can have its tag, or empty. A socket without a tag is not matched by owner
-    before its first own packet.
+    dimensions: user, group, cgroup, name, path. numbers: an owner's row in each → its tag.
+    problem: why not every socket can have its tag, or empty. A socket without a tag is not matched by
+    program, and on ingress not by owner before its first own packet.
     """
 
-    keys: tuple[OwnerKeys, ...]
-    sets: dict[int, frozenset[int]]
+    keys: tuple[OwnerKeys, ...] = ()
+    sets: dict[int, frozenset[int]] = field(default_factory=dict)
+    dimensions: tuple[Dimension, ...] = ()
+    numbers: dict[tuple[int, ...], int] = field(default_factory=dict)
     problem: str = ""
 
     def having(self, selector: Selector) -> tuple[int, ...]:
         """The tags of sockets for which the selector's owner keys surely hold."""
-        return self._tags(selector, True)
+        return self._holding.get(owner_keys(selector), ())
 
     def lacking(self, selector: Selector) -> tuple[int, ...]:
         """The tags of sockets for which they surely do not hold."""
-        return self._tags(selector, False)
+        holding = self._holding.get(owner_keys(selector))
+        return () if holding is None else tuple(sorted(set(self.sets) - set(holding)))
 
-    def _tags(self, selector: Selector, hold: bool) -> tuple[int, ...]:
-        wanted = owner_keys(selector)
-        if wanted not in self.keys:
-            return ()
-        place = self.keys.index(wanted)
-        return tuple(sorted(tag for tag, places in self.sets.items() if (place in places) == hold))
+    @functools.cached_property
+    def _holding(self) -> dict[OwnerKeys, tuple[int, ...]]:
+        tags: list[list[int]] = [[] for _ in self.keys]
+        for tag in sorted(self.sets):
+            for place in self.sets[tag]:
+                tags[place].append(tag)
+        return dict(zip(self.keys, map(tuple, tags), strict=True))
+
+
+def is_path(program: str) -> bool:
+    """Whether a program is told by its executable, and not by its name."""
+    return program.startswith("/")
 
 
 def owner_keys(selector: Selector) -> OwnerKeys:
     """The owner keys of a selector, in a canonical order."""
-    user, group = (tuple(sorted(set(ids))) for ids in (selector.user, selector.group))
-    return OwnerKeys(user, group, tuple(sorted(set(selector.cgroup))))
+    return OwnerKeys(
+        tuple(sorted(set(selector.user))),
+        tuple(sorted(set(selector.group))),
+        tuple(sorted(set(selector.cgroup))),
+        tuple(sorted(set(selector.program))),
+    )
 
 
 @functools.lru_cache(maxsize=4)
 def owner_tags(plan: RulePlan) -> OwnerTags:
     """Number every set of owner keys that can hold together."""
     selectors = [s for d in plan.diversions if d.select for s in (d.select, d.unless) if s and s.owned]
-    every = tuple(dict.fromkeys(map(owner_keys, selectors)))
-    keys = every[:MAX_KEYS]
+    keys = tuple(dict.fromkeys(map(owner_keys, selectors)))
     if not keys:
-        return OwnerTags((), {})
-    sets = _sets(keys)
+        return OwnerTags()
+    dimensions = _dimensions(keys)
+    owners = math.prod(len(each.held) for each in dimensions)
+    if owners > MAX_OWNERS:
+        many = f"{owners} combinations of users, groups, cgroups and programs"
+        return OwnerTags(keys, problem=f"{many}; expected at most {MAX_OWNERS}")
+    held = _combinations(dimensions)
+    every = {bits: _places(bits) for bits in dict.fromkeys(held.values())}
     room = plan.marks.capacity
-    fitting = sorted(sets, key=len)[:room]  # the fewer keys hold together, the more common
-    return OwnerTags(keys, _numbered(keys, fitting, room), _problem(len(every), len(sets), room))
+    fitting = sorted(every, key=int.bit_count)[:room]  # the fewer keys hold together, the more common
+    numbers = _numbered(keys, {bits: every[bits] for bits in fitting}, room)
+    return OwnerTags(
+        keys,
+        {number: every[bits] for bits, number in numbers.items()},
+        dimensions,
+        {rows: numbers[bits] for rows, bits in held.items() if bits in numbers},
+        _problem(len(every), room),
+    )
 
 
-def _problem(keys: int, sets: int, room: int) -> str:
-    if not sets:
-        return "too many combinations of users, groups and cgroups"
-    if keys > MAX_KEYS:
-        return (
-            f"{keys} different combinations of user, group and cgroup keys; only the first {MAX_KEYS} count"
-        )
+def _problem(sets: int, room: int) -> str:
     if sets > room:
         return f"{sets} sets of owner keys can hold together, marks for {room}; a wider mark_mask helps"
     return ""
 
 
-def _sets(keys: tuple[OwnerKeys, ...]) -> list[frozenset[int]]:
-    """What can hold together, the empty set included. A value no key names stands for all others."""
-    users = _holding(keys, lambda k: k.user, lambda values, user: user in values)
-    groups = _holding(keys, lambda k: k.group, lambda values, group: group in values)
-    cgroups = _holding(keys, lambda k: k.cgroup, lambda values, path: any(within(path, v) for v in values))
-    if len(users) * len(groups) * len(cgroups) > MAX_OWNERS:
-        return []
-    bits = dict.fromkeys(u & g & c for u, g, c in itertools.product(users, groups, cgroups))
-    return [frozenset(place for place in range(len(keys)) if held >> place & 1) for held in bits]
+def _dimensions(keys: tuple[OwnerKeys, ...]) -> tuple[Dimension, ...]:
+    equal = tuple.__contains__
+    return (
+        _dimension(keys, [k.user for k in keys], equal),
+        _dimension(keys, [k.group for k in keys], equal),
+        _dimension(keys, [k.cgroup for k in keys], lambda named, path: any(within(path, v) for v in named)),
+        _dimension(keys, [k.names for k in keys], equal, [k.program for k in keys]),
+        _dimension(keys, [k.paths for k in keys], equal, [k.program for k in keys]),
+    )
 
 
-def _holding(
+def _dimension(
     keys: tuple[OwnerKeys, ...],
-    part: Callable[[OwnerKeys], tuple[Any, ...]],
-    hold: Callable[[tuple[Any, ...], Any], bool],
-) -> list[int]:
-    """For each value that a key names, and last for none of them: which keys' part holds, as bits."""
-    values: Iterable[Any] = dict.fromkeys(value for key in keys for value in part(key))
-    rows = [[not part(key) or hold(part(key), value) for key in keys] for value in values]
-    rows.append([not part(key) for key in keys])
-    return list(dict.fromkeys(sum(held << place for place, held in enumerate(row)) for row in rows))
+    named: list[tuple[Any, ...]],
+    holds: Callable[[tuple[Any, ...], Any], bool],
+    asked: list[tuple[Any, ...]] | None = None,
+) -> Dimension:
+    """named: each key's values. asked: all that each asks for, if that is more; what asks nothing holds."""
+    free = sum(1 << place for place, values in enumerate(asked or named) if not values)
+    places = [(1 << place, values) for place, values in enumerate(named) if values]
+    rows: dict[Any, int] = {}
+    held = {free: 0}
+    for value in dict.fromkeys(itertools.chain.from_iterable(named)):
+        bits = free | sum(bit for bit, values in places if holds(values, value))
+        rows[value] = held.setdefault(bits, len(held))
+    return Dimension(rows, list(held))
 
 
-def _numbered(
-    keys: tuple[OwnerKeys, ...], sets: list[frozenset[int]], capacity: int
-) -> dict[int, frozenset[int]]:
-    numbered: dict[int, frozenset[int]] = {}
-    for places in sets:
+def _combinations(dimensions: tuple[Dimension, ...]) -> dict[tuple[int, ...], int]:
+    """Rows → the keys that hold, as bits. A program's name or its path is enough."""
+    combined = {}
+    for rows in itertools.product(*(range(len(each.held)) for each in dimensions)):
+        user, group, cgroup, name, path = (d.held[row] for d, row in zip(dimensions, rows, strict=True))
+        combined[rows] = user & group & cgroup & (name | path)
+    return combined
+
+
+def _places(bits: int) -> frozenset[int]:
+    found = []
+    while bits:
+        found.append(bits.bit_length() - 1)
+        bits ^= 1 << found[-1]
+    return frozenset(found)
+
+
+def _numbered(keys: tuple[OwnerKeys, ...], sets: dict[int, Iterable[int]], capacity: int) -> dict[int, int]:
+    """Bits → number."""
+    numbered: dict[int, int] = {}
+    taken: set[int] = set()
+    for bits, places in sets.items():
         text = "\n".join(sorted(repr(keys[place]) for place in places)) or repr(keys)
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % capacity
-        while number + 1 in numbered:
+        while number + 1 in taken:
             number = (number + 1) % capacity
-        numbered[number + 1] = places
+        taken.add(number + 1)
+        numbered[bits] = number + 1
     return numbered

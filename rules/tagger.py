@@ -14,13 +14,22 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from layer45.rules import bpf, cgroups
+from layer45.rules import bpf, cgroups, executables, kernel_types
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
-from layer45.rules.owners import owner_tags
-from layer45.rules.tagger_program import program
+from layer45.rules.owners import Dimension, OwnerTags, owner_tags
+from layer45.rules.tagger_program import (
+    DIMENSIONS,
+    KEY_BYTES,
+    TAGS_KEY_BYTES,
+    Maps,
+    Offsets,
+    name_key,
+    path_key,
+    program,
+)
 
 SO_NETNS_COOKIE = 71
 
@@ -30,24 +39,61 @@ class Tagger:
 
     def __init__(self) -> None:
         self._link = -1
+        self._plan: RulePlan | None = None
+        self._versions: dict[str, tuple[int, int] | None] = {}  # of the executables, by path
 
     def apply(self, plan: RulePlan) -> str:
         """Tag new sockets of this network namespace as the plan's rules expect; replaces in one step.
 
         Returns why some owners get no tag, or nothing. A plan without owner keys needs no program. Raises
-        RulesError with the reason where BPF cannot do it: the rules then still work, but servers' first
-        packets are not matched by owner.
+        RulesError with the reason where BPF cannot do it: the rules then still work, but no socket is matched
+        by program, and servers' first packets are not matched by owner.
         """
         tags = owner_tags(plan)
+        self._versions = _versions(path for keys in tags.keys for path in keys.paths)
         if not tags.sets:
             self.close()
             return tags.problem
-        loaded = _load(program(tags, plan.marks, _netns_cookie()))
-        try:
+        offsets, problem = _offsets(tags)
+        with contextlib.ExitStack() as maps:
+            loaded = self._load(tags, plan, offsets, maps)
             self._attach(loaded)
-        finally:
-            os.close(loaded)
-        return tags.problem
+        self._plan = plan
+        return "; ".join(filter(None, (tags.problem, problem)))
+
+    @property
+    def missing(self) -> list[str]:
+        """Executables that the plan asks for, but the host does not have."""
+        return [path for path, version in self._versions.items() if version is None]
+
+    def refresh(self) -> bool:
+        """Looks again for the executables; whether one has come, gone, or is another file and is applied."""
+        if self._plan is None or self._versions == _versions(self._versions):
+            return False
+        self.apply(self._plan)
+        return True
+
+    def _load(
+        self, tags: OwnerTags, plan: RulePlan, offsets: Offsets | None, holding: contextlib.ExitStack
+    ) -> int:
+        """The program's descriptor; it and those of its maps are closed with the stack."""
+        with _told("load"):
+            rows = {}
+            for name, dimension in zip(DIMENSIONS, tags.dimensions, strict=True):
+                if dimension.rows and name != "cgroup":
+                    rows[name] = _filled(KEY_BYTES[name], _entries(name, dimension), f"layer45_{name}")
+                    holding.callback(os.close, rows[name])
+            numbers = {
+                struct.pack("=5I", *each): plan.marks.spread(tag) for each, tag in tags.numbers.items()
+            }
+            maps = Maps(rows, _filled(TAGS_KEY_BYTES, numbers, "layer45_tags"))
+            holding.callback(os.close, maps.tags)
+            code = program(maps, tags.dimensions[2], plan.marks, _netns_cookie(), offsets)
+            loaded = bpf.load_program(
+                bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE
+            )
+            holding.callback(os.close, loaded)
+        return loaded
 
     def _attach(self, loaded: int) -> None:
         if self._link >= 0:
@@ -64,19 +110,46 @@ class Tagger:
 
     def close(self) -> None:
         """Detach; sockets keep the tags they have."""
+        self._plan = None
         if self._link >= 0:
             os.close(self._link)
             self._link = -1
 
 
+def _versions(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
+    return {path: executables.version(path) for path in paths}
+
+
+def _entries(name: str, dimension: Dimension) -> dict[bytes, int]:
+    """What the map of a dimension has in it: key → row."""
+    if name == "path":
+        found = ((executables.find(path), row) for path, row in dimension.rows.items())
+        return {path_key(each.inode, each.device): row for each, row in found if each}
+    make = name_key if name == "name" else struct.Struct("=I").pack
+    return {make(value): row for value, row in dimension.rows.items()}
+
+
+def _filled(key_bytes: int, entries: dict[bytes, int], name: str) -> int:
+    """A map with these entries; its descriptor."""
+    made = bpf.create_hash(key_bytes, 4, max(1, len(entries)), name)
+    for key, value in entries.items():
+        bpf.update(made, key, struct.pack("=I", value))
+    return made
+
+
+def _offsets(tags: OwnerTags) -> tuple[Offsets | None, str]:
+    """Where the kernel keeps programs, if any is asked for; and what cannot be done without."""
+    if not any(keys.program for keys in tags.keys):
+        return None, ""
+    try:
+        return kernel_types.offsets(), ""
+    except RulesError as error:
+        return None, f"programs are told by their threads' names alone: {error}"
+
+
 def _netns_cookie() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
-
-
-def _load(code: bytes) -> int:
-    with _told("load"):
-        return bpf.load_program(bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from layer45.rules import cgroups
 
@@ -21,6 +22,7 @@ class Owner:
     user: int = 0
     group: int = 0
     cgroup: str = ""
+    program: str = ""  # its name
 
 
 def owned_socket(
@@ -48,6 +50,8 @@ def _make(theirs: socket.socket, host: Host, family: int, kind: int, owner: Owne
     try:
         if owner.cgroup:
             (cgroups.mount_point() / owner.cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        if owner.program:
+            Path("/proc/self/comm").write_text(owner.program)
         with host.entered():
             os.setgroups([])
             os.setresgid(owner.group, owner.group, owner.group)

@@ -135,7 +135,55 @@ def test_cgroup_and_what_lies_below_it(hosts: Hosts, backend: str, family: int) 
         assert diverted.counts() == {"out 0x1": 2, "in 0x1": 2}
 
 
+PHONE = Owner(61001, 62001, program="phone")
+PHONES = Selector(program=("phone", "/no/such/file"), user=(61001, 61002))
+# What selects, what it excepts, the socket's owner, and whether it is a match.
+PROGRAMS = {
+    "program": (Selector(program=("phone",)), None, PHONE, True),
+    "other program": (Selector(program=("phon", "phone2")), None, PHONE, False),
+    "one of programs, and user": (PHONES, None, PHONE, True),
+    "program, wrong user": (PHONES, None, Owner(61003, program="phone"), False),
+    "program and port": (Selector(program=("phone",), remote_port=((5004, 5004),)), None, PHONE, True),
+    "program, wrong port": (Selector(program=("phone",), remote_port=((1, 1),)), None, PHONE, False),
+    "unless program": (Selector(), Selector(program=("phone",)), PHONE, False),
+    "unless another program": (Selector(), Selector(program=("phone",)), ALICE, True),
+}
+
+
+@every_backend
+@every_family
+@pytest.mark.parametrize("case", PROGRAMS)
+def test_programs(hosts: Hosts, backend: str, family: int, case: str) -> None:
+    """A packet does not tell its program: its socket's tag does. Other bits of its mark stay."""
+    select, unless, owner, expected = PROGRAMS[case]
+    wanted = plan((select, unless) if unless else select)
+    with diverting(hosts.a, backend, wanted) as diverted, tagging(hosts, wanted):
+        ping_pong(hosts, family, owner)
+        assert diverted.counts() == ({"out 0x1": 1, "in 0x1": 1} if expected else {})
+        with owned_socket(hosts.a, family, TCP, owner) as client:
+            server = owned_socket(hosts.b, family, TCP, port=5004)
+            talk(hosts, client, server, (hosts.b.address(family), 5004))
+        assert ("in 0x1" in diverted.counts()) == expected
+        assert diverted.counts().get("out 0x1", 0) >= 4 * expected
+
+
+@every_backend
+@every_family
+def test_a_socket_from_before_the_tagger_has_no_program(hosts: Hosts, backend: str, family: int) -> None:
+    wanted = plan(Selector(program=("phone",)))
+    with (
+        owned_socket(hosts.a, family, UDP, PHONE) as old,
+        diverting(hosts.a, backend, wanted) as diverted,
+        tagging(hosts, wanted),
+        owned_socket(hosts.b, family, UDP, port=5004) as b,
+    ):
+        old.sendto(b"ping", (hosts.b.address(family), 5004))
+        assert b.recv(100) == b"ping"
+        assert diverted.counts() == {}
+
+
 SERVERS = {
+    "program": (Selector(program=("phone",)), PHONE),
     "user": (Selector(user=(61001, 61003)), ALICE),
     "group": (Selector(group=(62001,)), ALICE),
     "user and port": (Selector(user=(61001,), local_port=((5004, 5005),)), ALICE),

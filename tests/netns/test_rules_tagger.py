@@ -1,7 +1,9 @@
 """The tagger: sockets of one namespace have the right tag from the moment they exist, while it lives."""
 
 import contextlib
+import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,13 +130,88 @@ def test_descriptors_are_given_back(hosts: Hosts, here: Tagger) -> None:
 
 
 def test_as_many_keys_as_fit(hosts: Hosts, here: Tagger) -> None:
-    wanted = plan(*(Selector(user=(61000 + i, 61500 + i)) for i in range(64)))
+    wanted = plan(*(Selector(user=(60000 + i, 61000 + i)) for i in range(500)))
     apply(hosts.a, here, wanted)
-    assert tag(hosts.a, Owner(61563)) == holding(wanted, 63)
+    assert tag(hosts.a, Owner(61499)) == holding(wanted, 499)
     with hosts.a.entered():
-        problem = here.apply(plan(*(Selector(user=(61000 + i,)) for i in range(65))))
-    assert "only the first 64 count" in problem
-    assert tag(hosts.a, Owner(61063)) != tag(hosts.a, Owner(61064)) == tag(hosts.a, Owner())
+        problem = here.apply(plan(*(Selector(user=(61000 + i,)) for i in range(600))))
+    assert "601 sets of owner keys can hold together, marks for 511" in problem
+
+
+MARK_OF_A_SOCKET = "import socket; print(socket.socket().getsockopt(socket.SOL_SOCKET, socket.SO_MARK))"
+IN_A_THREAD = f"""
+import threading
+def work():
+    open("/proc/thread-self/comm", "w").write("helper")
+    {MARK_OF_A_SOCKET}
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+IN_A_CHILD = f"import subprocess; subprocess.run([{sys.executable!r}, '-c', {MARK_OF_A_SOCKET!r}])"
+
+
+def program(directory: Path, name: str) -> Path:
+    """An interpreter under a name of its own."""
+    return Path(shutil.copy(Path(sys.executable).resolve(), directory / name))
+
+
+def mark_of(host: Host, executable: Path, text: str = MARK_OF_A_SOCKET) -> int:
+    """The mark of the socket that a program makes."""
+    return int(host.run([str(executable), "-c", text]).stdout)
+
+
+def test_a_program_has_a_name_and_an_executable(hosts: Hosts, here: Tagger, tmp_path: Path) -> None:
+    """Whichever of its threads makes the socket; through a link as well. Its children are other programs."""
+    phone, link = program(tmp_path, "phone"), tmp_path / "link"
+    other = program(tmp_path, "other")
+    link.symlink_to(phone)
+    wanted = plan(
+        Selector(program=("phone", "x")), Selector(program=(str(link),)), Selector(program=("link",))
+    )
+    apply(hosts.a, here, wanted)
+    for text in (MARK_OF_A_SOCKET, IN_A_THREAD):
+        assert mark_of(hosts.a, phone, text) == holding(wanted, 0, 1)
+    assert mark_of(hosts.a, link) == holding(wanted, 1, 2)
+    assert mark_of(hosts.a, other) == mark_of(hosts.a, phone, IN_A_CHILD) == holding(wanted)
+
+
+def test_a_name_of_fifteen_bytes(hosts: Hosts, here: Tagger, tmp_path: Path) -> None:
+    wanted = plan(Selector(program=("sixteen-bytes-l",)))
+    apply(hosts.a, here, wanted)
+    assert mark_of(hosts.a, program(tmp_path, "sixteen-bytes-long")) == holding(wanted, 0)
+    assert mark_of(hosts.a, program(tmp_path, "sixteen-bytes-")) == holding(wanted)
+
+
+def test_an_executable_that_is_replaced(hosts: Hosts, here: Tagger, tmp_path: Path) -> None:
+    """As packages do: another file under the same name. One that is missing at first is found later."""
+    path = tmp_path / "phone"
+    wanted = plan(Selector(program=(str(path),)))
+    apply(hosts.a, here, wanted)
+    for _ in range(2):
+        fresh = program(tmp_path, "fresh")
+        fresh.rename(path)
+        assert mark_of(hosts.a, path) == holding(wanted)
+        with hosts.a.entered():
+            assert here.refresh() and not here.refresh()
+        assert mark_of(hosts.a, path) == holding(wanted, 0)
+
+
+def test_without_type_information_names_are_those_of_threads(
+    hosts: Hosts, here: Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise RulesError("no type information of the kernel: /x: gone")
+
+    monkeypatch.setattr(tagger.kernel_types, "offsets", missing)
+    phone = program(tmp_path, "phone")
+    wanted = plan(Selector(program=("phone",)), Selector(program=(str(phone),)))
+    with hosts.a.entered():
+        assert here.apply(wanted) == (
+            "programs are told by their threads' names alone: no type information of the kernel: /x: gone"
+        )
+    assert mark_of(hosts.a, phone) == holding(wanted, 0)
+    assert mark_of(hosts.a, phone, IN_A_THREAD) == holding(wanted)
 
 
 def test_what_bpf_cannot_do_is_said(hosts: Hosts, here: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,12 @@ class StandInRules:
         self.stage.calls.append("tag")
         return "no BPF here"
 
+    def find_programs(self) -> bool:
+        return False
+
+    def missing_programs(self) -> list[str]:
+        return []
+
     def untag(self) -> None:
         self.stage.calls.append("untag")
 

@@ -4,12 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layer45.rules.diversion import Diversion, MarkLayout, QueueGroup, RulePlan, Selector
-from layer45.rules.owners import owner_keys, owner_tags
+from layer45.rules.owners import OwnerTags, owner_keys, owner_tags
 
 MARKS = MarkLayout(0x10FF, 0x2000)
 ids = st.lists(st.integers(1, 4), max_size=2).map(tuple)
 paths = st.sampled_from(["a", "a/b", "a/b/c", "ab", "d"])
-selectors = st.builds(Selector, user=ids, group=ids, cgroup=st.lists(paths, max_size=2).map(tuple))
+NAMES, FILES = ["dig", "curl", "x"], ["/bin/dig", "/bin/y"]
+programs = st.lists(st.sampled_from([*NAMES, *FILES]), max_size=3).map(tuple)
+selectors = st.builds(
+    Selector, user=ids, group=ids, cgroup=st.lists(paths, max_size=2).map(tuple), program=programs
+)
 
 
 def plan(*chosen: Selector, marks: MarkLayout = MARKS) -> RulePlan:
@@ -17,30 +21,44 @@ def plan(*chosen: Selector, marks: MarkLayout = MARKS) -> RulePlan:
     return RulePlan("o", marks, tuple(Diversion("p", i, s, None, queues) for i, s in enumerate(chosen, 1)))
 
 
-def holds(selector: Selector, user: int, group: int, cgroup: str) -> bool:
+def holds(selector: Selector, user: int, group: int, cgroup: str, name: str, path: str) -> bool:
     return (
         (not selector.user or user in selector.user)
         and (not selector.group or group in selector.group)
         and (not selector.cgroup or any(f"{cgroup}/".startswith(f"{c}/") for c in selector.cgroup))
+        and (not selector.program or bool({name, path} & set(selector.program)))
     )
 
 
 @given(
     st.lists(selectors, max_size=6),
-    st.integers(1, 5),
-    st.integers(1, 5),
-    st.sampled_from(["a", "a/b", "a/b/x", "ab", "z"]),
+    st.tuples(
+        st.integers(1, 5),
+        st.integers(1, 5),
+        st.sampled_from(["a", "a/b", "a/b/x", "ab", "z"]),
+        st.sampled_from([*NAMES, "other"]),
+        st.sampled_from([*FILES, "/other"]),
+    ),
 )
-def test_some_tag_tells_what_holds(chosen: list[Selector], user: int, group: int, cgroup: str) -> None:
+def test_some_tag_tells_what_holds(chosen: list[Selector], owner: tuple[int, int, str, str, str]) -> None:
     tags = owner_tags(plan(*chosen))
     if not tags.keys or tags.problem:
         return
     owned = [s for s in chosen if s.owned]
-    places = frozenset(tags.keys.index(owner_keys(s)) for s in owned if holds(s, user, group, cgroup))
+    places = frozenset(tags.keys.index(owner_keys(s)) for s in owned if holds(s, *owner))
     (number,) = (n for n, found in tags.sets.items() if found == places)
+    assert tags.numbers[rows(tags, *owner)] == number
     for selector in owned:
-        assert (number in tags.having(selector)) == holds(selector, user, group, cgroup)
+        assert (number in tags.having(selector)) == holds(selector, *owner)
         assert (number in tags.lacking(selector)) != (number in tags.having(selector))
+
+
+def rows(tags: OwnerTags, user: int, group: int, cgroup: str, name: str, path: str) -> tuple[int, ...]:
+    """As the tagger finds them."""
+    above = [cgroup.rsplit("/", count)[0] for count in range(3)]
+    found = [next((each for each in above if each in tags.dimensions[2].rows), cgroup)]
+    values = (user, group, *found, name, path)
+    return tuple(d.rows.get(value, 0) for d, value in zip(tags.dimensions, values, strict=True))
 
 
 @given(st.lists(selectors, max_size=6))
@@ -73,11 +91,18 @@ def test_too_many_sets_keep_the_simple_ones_and_say_so() -> None:
     assert [len(tags.having(user)) for user in users] == [1, 1, 0, 0, 0]
 
 
-def test_too_many_keys_keep_the_first_and_say_so() -> None:
-    users = [Selector(user=(i,)) for i in range(70)]
-    tags = owner_tags(plan(*users))
-    assert tags.problem.startswith("70 different combinations")
-    assert tags.having(users[63]) and not tags.having(users[64]) and not tags.lacking(users[64])
+def test_a_thousand_programs_fit_a_wide_mark() -> None:
+    programs = [Selector(program=(f"p{i}",)) for i in range(1000)]
+    tags = owner_tags(plan(*programs, marks=MarkLayout(0x0FFF0000, 0x10000000)))
+    assert not tags.problem and len(tags.sets) == 1001
+    assert [len(tags.having(each)) for each in programs] == [1] * 1000
+    assert len(tags.lacking(programs[0])) == 1000
+
+
+def test_more_combinations_than_can_be_looked_at() -> None:
+    many = [Selector(**{key: (i,)}) for key in ("user", "group") for i in range(400)]  # type: ignore[arg-type]
+    problem = "160801 combinations of users, groups, cgroups and programs; expected at most 131072"
+    assert owner_tags(plan(*many)).problem == problem
 
 
 def test_twenty_users_and_twenty_cgroups_fit() -> None:

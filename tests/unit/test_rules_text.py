@@ -27,6 +27,10 @@ MANY = Selector(
 PLANS = {
     "empty": (),
     "addresses": (("voice", VOICE, None, OPEN),),
+    "program": (
+        ("voice", Selector(program=("iperf3", "/usr/bin/linphone"), user=(1000,)), None, OPEN),
+        ("names", Selector(("udp",)), Selector(program=("dig",)), CLOSED),
+    ),
     "owner": (("mail", Selector(("tcp",), user=(1000,)), None, OPEN),),
     "many_values": (("many", MANY, None, CLOSED),),
     "unless": (
@@ -143,12 +147,13 @@ def test_number_of_rules_is_the_sum_of_values_not_their_product() -> None:
 
 def test_exception_that_no_tag_can_decide_holds_for_servers() -> None:
     """Rather too few packets than those of a socket that was excepted."""
-    users = [Diversion("p", 1, Selector(user=(i,)), None, OPEN) for i in range(64)]
+    users = [Diversion("p", 1, Selector(**{key: (i,)}), None, OPEN)
+             for key in ("user", "group") for i in range(400)]  # fmt: skip
     last = Diversion("q", 2, Selector(("udp",)), Selector(user=(99,)), OPEN)
     wanted = RulePlan("t", MarkLayout(0x10FF, 0x2000), (*users, last))
-    assert iptables.render(wanted, 4)["L45-t-iu64"][0] == "-j RETURN"
-    assert iptables.render(wanted, 4)["L45-t-ou64"][0] == "-m owner --uid-owner 99 -j RETURN"
-    assert "chain in_64 {\n\t\treturn\n" in nft.render_text(wanted)
+    assert iptables.render(wanted, 4)["L45-t-iu800"][0] == "-j RETURN"
+    assert iptables.render(wanted, 4)["L45-t-ou800"][0] == "-m owner --uid-owner 99 -j RETURN"
+    assert "chain in_800 {\n\t\treturn\n" in nft.render_text(wanted)
 
 
 @pytest.mark.parametrize("owner", ["a", "layer45", "/run/layer45/control.sock", "x" * 99, "", "ü", "a-b"])

@@ -32,6 +32,7 @@ def test_every_key() -> None:
     select, unless, problems = read({
         "protocol": "udp", "local": "10.0.0.1", "remote": ["10.0.0.0/8", "fd00::/8"], "local_port": 53,
         "remote_port": ["5004-5100", "7", 9], "user": [me, 12345], "group": "root", "cgroup": "/a/b/",
+        "program": ["dig", "/usr/bin/../bin/curl"],
         "unless": {"remote": ["10.1.0.0/16"]},
     })  # fmt: skip
     assert problems == []
@@ -39,6 +40,7 @@ def test_every_key() -> None:
         protocol=("udp",), local=(ip_network("10.0.0.1"),),
         remote=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")), local_port=((53, 53),),
         remote_port=((5004, 5100), (7, 7), (9, 9)), user=(os.getuid(), 12345), group=(0,), cgroup=("a/b",),
+        program=("dig", "/usr/bin/curl"),
     )  # fmt: skip
     assert unless == Selector(remote=(ip_network("10.1.0.0/16"),))
 
@@ -65,7 +67,12 @@ PORT = 'expected a port 1..65535 or a range such as "5004-5100", got '
         ({"protocol": "upd"}, ['.protocol: expected "udp" or "tcp", got "upd", did you mean "udp"?']),
         ({"protocol": ["tcp", 6]}, ['.protocol[1]: expected "udp" or "tcp", got 6']),
         ({"protocol": []}, [".protocol: an empty list matches nothing; expected at least one value"]),
-        ({"program": "ssh"}, [".program: program is not supported yet; use cgroup or `layer45 exec`"]),
+        ({"program": 7}, ['.program: expected a program such as "iperf3" or "/usr/bin/iperf3", got 7']),
+        ({"program": ["a", ""]}, ['.program[1]: expected a program such as "iperf3" or "/usr/bin/iperf3", got ""']),
+        ({"program": "bin/ssh"}, ['.program: expected a name without / or an absolute path, got "bin/ssh"']),
+        ({"program": "gnome-calculator"}, [
+            ".program: the kernel keeps 15 bytes of a program's name; expected "
+            '"gnome-calculato" or the executable\'s path, got "gnome-calculator"']),
         ({"remote": "10.0.0.1/8"}, [f'.remote: {NETWORK}"10.0.0.1/8"; it has bits set behind the prefix, did you mean 10.0.0.0/8?']),
         ({"remote": ["::/0", "fd00::1/x"]}, [f'.remote[1]: {NETWORK}"fd00::1/x"']),
         ({"remote": 10}, [f".remote: {NETWORK}10"]),
@@ -91,7 +98,7 @@ PORT = 'expected a port 1..65535 or a range such as "5004-5100", got '
         ({"unless": {}}, [".unless: has no key, so nothing would match; expected at least one match key"]),
         ({"unless": "x"}, ['.unless: expected a table of match keys, got "x"']),
         ({"unless": {"unless": {}, "usr": 1}}, [
-            ".unless.unless: unknown key; expected one of protocol, local, remote, local_port, remote_port, user, group, cgroup",
+            ".unless.unless: unknown key; expected one of protocol, local, remote, local_port, remote_port, user, group, cgroup, program",
             '.unless.usr: unknown key, did you mean "user"?']),
     ],
 )  # fmt: skip
