@@ -217,7 +217,7 @@ def _rules(settings: Settings, chains: Sequence[ChainPlan]) -> RulePlan:
 def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
     match, unless = chain.policy.match or Selector(), chain.policy.unless
     cgroup = (exec_cgroup(settings, chain.policy.name),)
-    select = as_policy_protocol(replace(match, user=(), group=(), cgroup=cgroup), chain.protocols)
+    select = as_policy_protocol(replace(match, user=(), group=(), program=(), cgroup=cgroup), chain.protocols)
     return _diversion(chain, select, None if unless and unless.owned else unless)
 
 

@@ -21,9 +21,9 @@ def level(path: str) -> int:
     return len(PurePosixPath(path).parts)
 
 
-def within(path: str, ancestor: str) -> bool:
-    """Whether path is ancestor or lies below it."""
-    return PurePosixPath(path).is_relative_to(PurePosixPath(ancestor))
+def above(path: str) -> list[str]:
+    """The cgroups that a cgroup lies in, but for the root."""
+    return [str(each) for each in PurePosixPath(path).parents][:-1]
 
 
 def require(plan: RulePlan) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from layer45.rules.cgroups import within
+from layer45.rules import cgroups
 from layer45.rules.diversion import RulePlan, Selector
 
 MAX_OWNERS = 1 << 17  # combinations of user, group, cgroup and program we are ready to look at
@@ -137,30 +137,33 @@ def _problem(sets: int, room: int) -> str:
 
 
 def _dimensions(keys: tuple[OwnerKeys, ...]) -> tuple[Dimension, ...]:
-    equal = tuple.__contains__
+    """A key that does not ask for a thing lets it hold. Of programs, it may ask for names and paths."""
+    programs = [k.program for k in keys]
     return (
-        _dimension(keys, [k.user for k in keys], equal),
-        _dimension(keys, [k.group for k in keys], equal),
-        _dimension(keys, [k.cgroup for k in keys], lambda named, path: any(within(path, v) for v in named)),
-        _dimension(keys, [k.names for k in keys], equal, [k.program for k in keys]),
-        _dimension(keys, [k.paths for k in keys], equal, [k.program for k in keys]),
+        _dimension([k.user for k in keys]),
+        _dimension([k.group for k in keys]),
+        _dimension([k.cgroup for k in keys], above=cgroups.above),
+        _dimension([k.names for k in keys], programs),
+        _dimension([k.paths for k in keys], programs),
     )
 
 
 def _dimension(
-    keys: tuple[OwnerKeys, ...],
     named: list[tuple[Any, ...]],
-    holds: Callable[[tuple[Any, ...], Any], bool],
     asked: list[tuple[Any, ...]] | None = None,
+    above: Callable[[Any], Iterable[Any]] = lambda value: (),
 ) -> Dimension:
-    """named: each key's values. asked: all that each asks for, if that is more; what asks nothing holds."""
+    """named: each key's values. above: what else holds for who has a value."""
     free = sum(1 << place for place, values in enumerate(asked or named) if not values)
-    places = [(1 << place, values) for place, values in enumerate(named) if values]
+    naming: dict[Any, int] = {}
+    for place, values in enumerate(named):
+        for value in values:
+            naming[value] = naming.get(value, 0) | 1 << place
     rows: dict[Any, int] = {}
     held = {free: 0}
-    for value in dict.fromkeys(itertools.chain.from_iterable(named)):
-        bits = free | sum(bit for bit, values in places if holds(values, value))
-        rows[value] = held.setdefault(bits, len(held))
+    for value, bits in naming.items():
+        every = functools.reduce(int.__or__, (naming.get(each, 0) for each in above(value)), free | bits)
+        rows[value] = held.setdefault(every, len(held))
     return Dimension(rows, list(held))
 
 

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from layer45.rules import bpf, cgroups, executables, kernel_types
-from layer45.rules.diversion import RulePlan
+from layer45.rules.diversion import MarkLayout, RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.owners import Dimension, OwnerTags, owner_tags
 from layer45.rules.tagger_program import (
@@ -78,17 +78,8 @@ class Tagger:
     ) -> int:
         """The program's descriptor; it and those of its maps are closed with the stack."""
         with _told("load"):
-            rows = {}
-            for name, dimension in zip(DIMENSIONS, tags.dimensions, strict=True):
-                if dimension.rows and name != "cgroup":
-                    rows[name] = _filled(KEY_BYTES[name], _entries(name, dimension), f"layer45_{name}")
-                    holding.callback(os.close, rows[name])
-            numbers = {
-                struct.pack("=5I", *each): plan.marks.spread(tag) for each, tag in tags.numbers.items()
-            }
-            maps = Maps(rows, _filled(TAGS_KEY_BYTES, numbers, "layer45_tags"))
-            holding.callback(os.close, maps.tags)
-            code = program(maps, tags.dimensions[2], plan.marks, _netns_cookie(), offsets)
+            maps = _maps(tags, plan.marks, holding)
+            code = program(maps, plan.marks, _netns_cookie(), offsets)
             loaded = bpf.load_program(
                 bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE
             )
@@ -118,6 +109,27 @@ class Tagger:
 
 def _versions(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
     return {path: executables.version(path) for path in paths}
+
+
+def _maps(tags: OwnerTags, marks: MarkLayout, holding: contextlib.ExitStack) -> Maps:
+    """Their descriptors are closed with the stack."""
+
+    def made(name: str, key_bytes: int, entries: dict[bytes, int]) -> int:
+        descriptor = _filled(key_bytes, entries, f"layer45_{name}")
+        holding.callback(os.close, descriptor)
+        return descriptor
+
+    named = dict(zip(DIMENSIONS, tags.dimensions, strict=True))
+    by_level: dict[int, dict[bytes, int]] = {}
+    for path, row in named.pop("cgroup").rows.items():
+        by_level.setdefault(cgroups.level(path), {})[struct.pack("=Q", cgroups.identity(path))] = row
+    numbers = {struct.pack("=5I", *rows): marks.spread(tag) for rows, tag in tags.numbers.items()}
+    asked = {name: _entries(name, each) for name, each in named.items() if each.rows}
+    return Maps(
+        {name: made(name, KEY_BYTES[name], entries) for name, entries in asked.items()},
+        {level: made("cgroup", KEY_BYTES["cgroup"], entries) for level, entries in by_level.items()},
+        made("tags", TAGS_KEY_BYTES, numbers),
+    )
 
 
 def _entries(name: str, dimension: Dimension) -> dict[bytes, int]:

@@ -19,10 +19,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from layer45.rules import cgroups
 from layer45.rules.assembler import (
     ADD_CONST,
-    AND,
     AND32_CONST,
     CALL,
     EQUAL32_CONST,
@@ -34,19 +32,16 @@ from layer45.rules.assembler import (
     MAP_DESCRIPTOR,
     MOVE,
     MOVE_CONST,
-    NEGATE,
     NOT_EQUAL,
     OR,
     RIGHT_CONST,
     STORE32,
+    STORE64,
     STORE_CONST32,
     STORE_CONST64,
-    XOR,
-    XOR_CONST,
     Assembler,
 )
 from layer45.rules.diversion import MarkLayout
-from layer45.rules.owners import Dimension
 
 # Helper functions.
 MAP_LOOKUP_ELEMENT, GET_UID_GID, GET_COMM, GET_TASK = 1, 15, 16, 35
@@ -64,13 +59,17 @@ Offsets = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True)
 class Maps:
-    """Descriptors. rows: for each dimension that some key asks for, its value → its row. tags: rows → tag."""
+    """Descriptors. rows: for each other dimension that some key asks for, its value → its row.
+
+    cgroups: for each depth in which some key names one, its identity → its row. tags: rows → tag.
+    """
 
     rows: Mapping[str, int]
+    cgroups: Mapping[int, int]
     tags: int
 
 
-KEY_BYTES = {"user": 4, "group": 4, "name": NAME_BYTES, "path": 16}
+KEY_BYTES = {"user": 4, "group": 4, "cgroup": 8, "name": NAME_BYTES, "path": 16}
 TAGS_KEY_BYTES = ROW_BYTES * len(DIMENSIONS)
 
 
@@ -84,9 +83,7 @@ def path_key(inode: int, device: int) -> bytes:
     return struct.pack("=QQ", inode, device)
 
 
-def program(
-    maps: Maps, cgroup: Dimension, marks: MarkLayout, netns_cookie: int, offsets: Offsets | None
-) -> bytes:
+def program(maps: Maps, marks: MarkLayout, netns_cookie: int, offsets: Offsets | None) -> bytes:
     """The bytecode that tags the sockets of one network namespace. offsets: of kernel_types.FIELDS."""
     a = Assembler()
     a.emit(MOVE, 6, 1)
@@ -99,7 +96,7 @@ def program(
     for place in range(len(DIMENSIONS)):
         a.emit(STORE_CONST32, FRAME, at=_row(place))
     _owner(a, maps)
-    _cgroup(a, cgroup)
+    _cgroup(a, maps)
     if offsets and ("name" in maps.rows or "path" in maps.rows):
         _leader(a, offsets)
     if "name" in maps.rows:
@@ -154,29 +151,15 @@ def _owner(a: Assembler, maps: Maps) -> None:
         a.emit(RIGHT_CONST, 7, constant=32)
 
 
-def _cgroup(a: Assembler, cgroup: Dimension) -> None:
-    """The row of the deepest that the caller is in. r9; no jump: the verifier would follow both ways."""
-    if not cgroup.rows:
-        return
-    a.emit(MOVE_CONST, 9)
-    for path in sorted(cgroup.rows, key=cgroups.level):
-        a.emit(MOVE_CONST, 1, constant=cgroups.level(path))
+def _cgroup(a: Assembler, maps: Maps) -> None:
+    """The row of the deepest that the caller is in."""
+    for level in sorted(maps.cgroups):
+        a.emit(MOVE_CONST, 1, constant=level)
         a.emit(CALL, constant=GET_ANCESTOR_CGROUP)
-        a.constant(1, cgroups.identity(path))
-        a.emit(XOR, 1, 0)
-        _is_zero(a)
-        a.emit(NEGATE, 1)
-        a.emit(MOVE, 2, 9)
-        a.emit(XOR_CONST, 2, constant=cgroup.rows[path])
-        a.emit(AND, 2, 1)
-        a.emit(XOR, 9, 2)
-    a.emit(STORE32, FRAME, 9, at=_row(DIMENSIONS.index("cgroup")))
-
-
-def _is_zero(a: Assembler) -> None:
-    """r1: 1 if it was 0, else 0; for numbers below 2^63."""
-    a.emit(ADD_CONST, 1, constant=-1)
-    a.emit(RIGHT_CONST, 1, constant=63)
+        a.emit(STORE64, FRAME, 0, at=KEY)
+        _look_up(a, maps.cgroups[level], KEY, f"not-at-{level}")
+        a.emit(STORE32, FRAME, 1, at=_row(DIMENSIONS.index("cgroup")))
+        a.label(f"not-at-{level}")
 
 
 def _leader(a: Assembler, offsets: Offsets) -> None:
