@@ -10,12 +10,12 @@ concern such programs. The diversions for exec come before all others, since the
 policy. The daemon creates exec_cgroup() of every chain's policy before it applies the rules.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2s
-from itertools import combinations
 from pathlib import Path
 
+from layer45.candidates import pairs
 from layer45.chain_properties import InstancePlan, canonical, cautions
 from layer45.composition import Composed, compose
 from layer45.config import Settings, read_settings
@@ -128,12 +128,17 @@ def exec_cgroup(settings: Settings, policy: str) -> str:
 def _check_priorities(policies: Sequence[Policy], problems: Problems) -> None:
     """Of two policies with one priority, neither would be first where both match."""
     sound = [each for each in policies if each.match is not None and not _unsure(each, problems)]
-    for first, second in combinations(sound, 2):
+    for first, second in _candidates(sound):
         if first.priority == second.priority and _overlap(first, second):
             early, late = sorted((first, second), key=lambda each: (str(each.file), each.line))
             text = f"equal to that of policy.{early.name} ({early.place}), and a socket could match both"
             expected = "expected different priorities, or matches that exclude each other"
             problems.add(late.place.child("priority"), f"{late.priority} is {text}; {expected}")
+
+
+def _candidates(policies: Sequence[Policy]) -> Iterator[tuple[Policy, Policy]]:
+    for first, second in pairs([each.match or Selector() for each in policies]):
+        yield policies[first], policies[second]
 
 
 def _unsure(policy: Policy, problems: Problems) -> bool:
@@ -258,7 +263,7 @@ def _warn_of_policy(composed: Composed, found: Problems) -> None:
 def _warn_of_shadows(policies: Sequence[Policy], found: Problems) -> None:
     """A policy all of whose sockets another one has first."""
     matching = [each for each in policies if each.match is not None]
-    for first, second in combinations(matching, 2):
+    for first, second in _candidates(matching):
         assert first.match is not None and second.match is not None
         if first.unless is None and first.priority > second.priority and covers(first.match, second.match):
             text = f"selects no socket that policy.{first.name} ({first.place}), of higher priority, does not"

@@ -117,11 +117,33 @@ def load_manifest(file: Path) -> Manifest:
 
 
 def read_manifest(file: Path, problems: Problems) -> Manifest | None:
-    """As load_manifest, but problems are collected; None if there are any."""
+    """As load_manifest, but problems are collected; None if there are any.
+
+    A file that is as it was is not read again.
+    """
+    version = _version(file)
+    kept = _kept.get(file)
+    if kept and kept[0] == version:
+        return kept[1]
     found = Problems()
     manifest = _read(file, found)
     problems.extend(found)
-    return None if found else manifest
+    if found or manifest is None:
+        return None
+    _kept[file] = version, manifest
+    return manifest
+
+
+_kept: dict[Path, tuple[tuple[int, ...], Manifest]] = {}
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    """Another one when the file is another, or has been written to. Empty: it cannot be read."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read(file: Path, problems: Problems) -> Manifest | None:

@@ -33,6 +33,7 @@ class RuleSwitch:
     def __init__(self, settings: Settings) -> None:
         self.name = _told(backend.choose, settings.backend)
         self._auto = settings.backend == "auto"
+        self._installed = ""
         self._tagger = Tagger()
         self._known = KnownConnections()
 
@@ -51,7 +52,8 @@ class RuleSwitch:
         """What was prepared for the plan must be there. Raises Layer45Error, and then nothing has changed."""
         if self._auto and plan.asks_map:  # and so it stays: a hook that goes takes packets with it
             self.name = _told(backend.choose_for, plan)
-        _told(backend.install, plan, self.name)
+        _told(backend.install, plan, self.name, self._installed == self.name)
+        self._installed = self.name
         _told(self._known.settle, plan)
 
     def divert_nothing(self, plan: RulePlan) -> None:

@@ -48,16 +48,17 @@ def nft_queue_problem() -> str | None:
     return None
 
 
-def install(plan: RulePlan, backend: str = "auto") -> str:
+def install(plan: RulePlan, backend: str = "auto", again: bool = False) -> str:
     """Make the rules of plan.owner in this network namespace equal to the plan; the backend used.
 
-    Installing again replaces atomically. The map that the plan asks must be prepared (known.py). Raises
-    RulesError, and then nothing has changed.
+    Installing again replaces atomically. again: this process has installed with this backend before, and so
+    does not look for what a run with the other one left. The map that the plan asks must be prepared
+    (known.py). Raises RulesError, and then nothing has changed.
     """
     chosen = choose_for(plan, backend)
     BACKENDS[chosen].install(plan)
-    for name, other in BACKENDS.items():  # left by a run with the other backend
-        if name != chosen and _installed(name, plan.owner):
+    for name, other in BACKENDS.items():
+        if not again and name != chosen and _installed(name, plan.owner):
             other.remove(plan.owner)
     return chosen
 

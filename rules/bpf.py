@@ -4,6 +4,7 @@ Every failure is an OSError that says what could not be done; who calls knows wh
 """
 
 import ctypes
+import functools
 import os
 import platform
 import struct
@@ -25,11 +26,16 @@ def call(command: int, attributes: bytes, what: str) -> int:
     if number is None:
         raise OSError(f"no bpf() call known for {platform.machine()}")
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = ctypes.CDLL(None, use_errno=True).syscall(number, command, buffer, len(attributes))
+    result = _c_library().syscall(number, command, buffer, len(attributes))
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"cannot {what}: {os.strerror(error)}")
     return int(result)
+
+
+@functools.cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def load_program(kind: int, code: bytes, name: str, attach: int = 0) -> int:

@@ -1,5 +1,6 @@
 """Where the cgroup v2 tree is, and which of a plan's cgroups are in it."""
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from layer45.rules.diversion import RulePlan
@@ -28,19 +29,24 @@ def above(path: str) -> list[str]:
 
 def require(plan: RulePlan) -> None:
     """Raise RulesError naming the first policy whose cgroup does not exist (the kernel only says EINVAL)."""
-    for diversion in plan.diversions:
-        for selector in (diversion.select, diversion.unless) if diversion.select else ():
-            for path in selector.cgroup if selector else ():
-                if not (mount_point() / path).is_dir():
+    owned = [d for d in plan.diversions if d.select and any(s.cgroup for s in (d.select, d.unless) if s)]
+    root = mount_point() if owned else USUAL_MOUNT
+    for diversion in owned:
+        for selector in filter(None, (diversion.select, diversion.unless)):
+            for path in selector.cgroup:
+                if not (root / path).is_dir():
                     raise RulesError(
                         f"policy {diversion.policy}: cgroup {path!r} does not exist; "
-                        f"expected the directory {mount_point() / path}"
+                        f"expected the directory {root / path}"
                     )
 
 
-def identity(path: str) -> int:
-    """The kernel's number of a cgroup. Raises RulesError where it does not exist."""
-    try:
-        return (mount_point() / path).stat().st_ino
-    except OSError as error:
-        raise RulesError(f"cgroup {path!r}: {error.strerror}") from None
+def identities(paths: Iterable[str]) -> dict[str, int]:
+    """The kernel's numbers of cgroups. Raises RulesError where one does not exist."""
+    root, found = mount_point(), {}
+    for path in paths:
+        try:
+            found[path] = (root / path).stat().st_ino
+        except OSError as error:
+            raise RulesError(f"cgroup {path!r}: {error.strerror}") from None
+    return found

@@ -14,11 +14,15 @@ queue.
 A table that no plan of ours needed is never looked at, for legacy iptables makes a table when it is.
 """
 
+import functools
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from layer45.rules import cgroups, iptables_raw
 from layer45.rules.command import run
@@ -29,11 +33,11 @@ from layer45.rules.names import PREFIX, chain_prefix
 
 TOOLS = {4: "iptables", 6: "ip6tables"}
 NFT_FAMILY = {4: "ip", 6: "ip6"}
-ACTIVE = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
 MADE = f"{PREFIX}new-"
 MADE_TABLE = f"{MADE}table"
 
 Chains = dict[str, list[str]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,22 @@ class State:
     family: int
     table: str
     policies: dict[str, str]
-    rules: list[tuple[str, str]]  # chain, the rest
+    rules: Chains  # those of each chain
 
     def chains(self, prefix: str) -> Chains:
         """The chains whose names begin so, with their rules."""
-        names = [name for name in self.policies if name.startswith(prefix)]
-        return {name: [rule for chain, rule in self.rules if chain == name] for name in names}
+        return {name: self.rules.get(name, []) for name in self.policies if name.startswith(prefix)}
 
     def jumps(self, prefix: str) -> list[str]:
         """The rules of base chains that lead to such a chain, each as "CHAIN REST"."""
         hooks = TABLES[self.table]
-        return [f"{chain} {rule}" for chain, rule in self.rules if chain in hooks and f"-j {prefix}" in rule]
+        return [
+            f"{hook} {rule}" for hook in hooks for rule in self.rules.get(hook, []) if f"-j {prefix}" in rule
+        ]
 
     def removable(self, hook: str) -> bool:
         """Whether nothing but our jumps is left in a base chain."""
-        foreign = [rule for chain, rule in self.rules if chain == hook and f"-j {PREFIX}" not in rule]
+        foreign = [rule for rule in self.rules.get(hook, []) if f"-j {PREFIX}" not in rule]
         return self.policies.get(hook) == "ACCEPT" and not foreign
 
 
@@ -65,19 +70,30 @@ def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
     cgroups.require(plan)
     prefix = chain_prefix(plan.owner)
-    before = {family: _read_all(family) for family in families()}
+    before = _of_each(families(), _read_all)
     for states in before.values():
         _refuse_clash(plan, states["mangle"])
-    done: list[int] = []
+
+    def put_in(family: int) -> None:
+        wanted = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
+        _replace(before[family], family, prefix, wanted)
+
+    def put_back(family: int) -> None:
+        had = {table: state.chains(prefix) for table, state in before[family].items()}
+        _replace(_read_all(family), family, prefix, had)
+
     try:
-        for family in before:
-            done.append(family)
-            wanted = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
-            _replace(family, prefix, wanted)
+        _of_each(before, put_in)
     except RulesError:
-        for family in done:
-            _replace(family, prefix, {table: state.chains(prefix) for table, state in before[family].items()})
+        _of_each(before, put_back)
         raise
+
+
+def _of_each(numbers: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:
+    """For the families at the same time: other programs do most of it. The first error, in the end."""
+    with ThreadPoolExecutor() as threads:
+        running = {family: threads.submit(work, family) for family in numbers}
+    return {family: future.result() for family, future in running.items()}
 
 
 def remove(owner: str) -> None:
@@ -104,31 +120,19 @@ def _has(state: State, prefix: str) -> bool:
 
 
 def _read_all(family: int) -> dict[str, State]:
-    return {table: _read(family, table) for table in TABLES}
-
-
-def _read(family: int, table: str) -> State:
-    policies: dict[str, str] = {}
-    rules: list[tuple[str, str]] = []
-    for line in _saved(family, table).splitlines():
-        if line.startswith(":"):
+    """In one call without a table's name, which is why legacy iptables makes none."""
+    states = {table: State(family, table, {}, {}) for table in TABLES}
+    state: State | None = None
+    for line in run([f"{TOOLS[family]}-save"]).splitlines():
+        if line.startswith("*"):
+            state = states.get(line[1:])
+        elif state and line.startswith(":"):
             name, policy = line[1:].split()[:2]
-            policies[name] = policy
-        elif line.startswith("-A "):
+            state.policies[name] = policy
+        elif state and line.startswith("-A "):
             chain, _, rule = line[3:].partition(" ")
-            rules.append((chain, rule))
-    return State(family, table, policies, rules)
-
-
-def _saved(family: int, table: str) -> str:
-    if table != "mangle" and "legacy" in run([TOOLS[family], "--version"]) and not _is_active(family, table):
-        return ""
-    return run([f"{TOOLS[family]}-save", "-t", table])
-
-
-def _is_active(family: int, table: str) -> bool:
-    """Whether legacy iptables has the table in this namespace."""
-    return ACTIVE[family].exists() and table in ACTIVE[family].read_text().split()
+            state.rules.setdefault(chain, []).append(rule)
+    return states
 
 
 def _refuse_clash(plan: RulePlan, state: State) -> None:
@@ -143,12 +147,11 @@ def _refuse_clash(plan: RulePlan, state: State) -> None:
                 )
 
 
-def _replace(family: int, prefix: str, wanted: dict[str, Chains]) -> None:
-    """All tables at once. None wanted: as if we had never been there."""
+def _replace(states: dict[str, State], family: int, prefix: str, wanted: dict[str, Chains]) -> None:
+    """All tables at once; states: what they are. None wanted: as if we had never been there."""
     if not any(wanted.values()):
         _remove(family, prefix)
         return
-    states = _read_all(family)
     parts = {table: _part(states[table], prefix, chains) for table, chains in wanted.items()}
     _commit(family, dict(sorted(parts.items(), reverse=bool(not wanted["raw"]))))
 
@@ -156,7 +159,7 @@ def _replace(family: int, prefix: str, wanted: dict[str, Chains]) -> None:
 def _part(state: State, prefix: str, chains: Chains) -> list[str]:
     old = state.chains(prefix)
     if chains:
-        return [*_mark_made(state), *_swap(state, prefix, old, chains)]
+        return [*_mark_made(state, prefix), *_swap(state, prefix, old, chains)]
     return _take_out(state, prefix)
 
 
@@ -190,9 +193,9 @@ def _erase(chains: Chains) -> list[str]:
     return [*(f"-F {name}" for name in chains), *(f"-X {name}" for name in chains)]
 
 
-def _mark_made(state: State) -> list[str]:
-    """Declare what iptables-nft is about to make for us."""
-    if not _is_nft(state.family):
+def _mark_made(state: State, prefix: str) -> list[str]:
+    """Declare what iptables-nft is about to make for us: nothing where we are already."""
+    if len(state.jumps(prefix)) == len(TABLES[state.table]) or not _is_nft(state.family):
         return []
     existing = _nft_chains(state.family, state.table)
     made = [f"{MADE}{hook}" for hook in TABLES[state.table] if existing is None or hook not in existing]
@@ -224,7 +227,12 @@ def _unmake_table(family: int, table: str) -> None:
 
 def _is_nft(family: int) -> bool:
     """Whether iptables is the nft variant, and nft there to look behind it."""
-    return bool(shutil.which("nft")) and "nf_tables" in run([TOOLS[family], "--version"])
+    return bool(shutil.which("nft")) and "nf_tables" in _version(TOOLS[family])
+
+
+@functools.cache
+def _version(tool: str) -> str:
+    return run([tool, "--version"])
 
 
 def _nft_chains(family: int, table: str) -> set[str] | None:

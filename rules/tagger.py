@@ -121,8 +121,9 @@ def _maps(tags: OwnerTags, marks: MarkLayout, holding: contextlib.ExitStack) -> 
 
     named = dict(zip(DIMENSIONS, tags.dimensions, strict=True))
     by_level: dict[int, dict[bytes, int]] = {}
-    for path, row in named.pop("cgroup").rows.items():
-        by_level.setdefault(cgroups.level(path), {})[struct.pack("=Q", cgroups.identity(path))] = row
+    in_cgroup = named.pop("cgroup").rows
+    for path, identity in cgroups.identities(in_cgroup).items() if in_cgroup else ():
+        by_level.setdefault(cgroups.level(path), {})[struct.pack("=Q", identity)] = in_cgroup[path]
     numbers = {struct.pack("=5I", *rows): marks.spread(tag) for rows, tag in tags.numbers.items()}
     asked = {name: _entries(name, each) for name, each in named.items() if each.rows}
     return Maps(
