@@ -80,11 +80,17 @@ def _compose(
     links = [link for link in all_links if link]
     protocols = _protocols(policy, links)
     properties = add_up([link.instance for link in links], protocols)
+    composed = Composed(policy, tuple(links), protocols, properties)
     if not _is_fragment(policy, policies) and not problems.concern(policy.place.child("match")):
-        for place, text in chain_faults(links, protocols, complete=len(links) == len(all_links)):
-            problems.add(place, text)
-        _report_growth(policy, properties, problems)
-    return Composed(policy, tuple(links), protocols, properties)
+        check_chain(composed, problems, complete=len(links) == len(all_links))
+    return composed
+
+
+def check_chain(composed: Composed, problems: Problems, complete: bool = True) -> None:
+    """Whether it can run. complete: every link of the chain is there."""
+    for place, text in chain_faults(composed.links, composed.protocols, complete=complete):
+        problems.add(place, text)
+    _report_growth(composed.policy, composed.properties, problems)
 
 
 def _is_fragment(policy: Policy, policies: Mapping[str, Policy]) -> bool:

@@ -8,8 +8,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from layer45.life_cycle import Command
+
 LONGEST_REQUEST_BYTES = 64 * 1024
 MOST_FLOWS = 100_000
+
+PolicyName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class Status(msgspec.Struct, tag_field="command", tag="status", forbid_unknown_fields=True):
@@ -33,10 +37,17 @@ class Reload(msgspec.Struct, tag_field="command", tag="reload", forbid_unknown_f
 class ExecPrepare(msgspec.Struct, tag_field="command", tag="exec-prepare", forbid_unknown_fields=True):
     """Make the cgroup of a policy's programs; the reply names it."""
 
-    policy: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    policy: PolicyName
 
 
-Request = Status | Stats | Flows | Reload | ExecPrepare
+class ChangeState(msgspec.Struct, tag_field="command", tag="change-state", forbid_unknown_fields=True):
+    """Change one policy's state in the running daemon; on any error nothing changes."""
+
+    policy: PolicyName
+    how: Command
+
+
+Request = Status | Stats | Flows | Reload | ExecPrepare | ChangeState
 
 
 class Reply(msgspec.Struct, omit_defaults=True):

@@ -1,7 +1,7 @@
 """The daemon's life: what is started in which order, how a reload switches, and what is undone at the end.
 
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
-    reload:  plan → cgroups → map → engine.apply → rules → engine.retire
+    reload:  plan → cgroups → map → engine.apply → rules → engine.retire; a change of a policy's state, too
     stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from layer45.cgroups import Cgroups
 from layer45.config import Settings
 from layer45.errors import Layer45Error
-from layer45.loader import Plan
+from layer45.life_cycle import STATES, Command, LifeCycle
+from layer45.loader import Plan, with_states
 from layer45.lock import DaemonLock
 from layer45.namespace import network_namespace
 from layer45.notices import Notices
@@ -92,6 +93,7 @@ class Daemon:
         self._untagged = ""  # why sockets are not tagged
         self._last_reload: dict[str, Any] | None = None
         self._notices = Notices()
+        self._life_cycle = LifeCycle()
         self._lost = 0  # connections, so far
         self.plan: Plan
         self._engine: Engine
@@ -121,7 +123,8 @@ class Daemon:
             self._rules.install(plan.rules)
             undo.callback(self._rules.untag)
             self._tag(plan)
-            self._adopt(plan)
+            self._adopt(plan, plan.warnings)
+            self._life_cycle.follow_files(plan.states)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
@@ -156,13 +159,35 @@ class Daemon:
             plan = self._parts.load(self.directory, self.plan)
             check_settings(self.directory, self.plan.settings, plan.settings)
             self._switch(plan)
-            self._adopt(plan)
         except Layer45Error as error:
             self._last_reload = {"time": time.time(), "ok": False, "problems": str(error).splitlines()}
             self._log.error("reload failed; nothing changed", problems=str(error).splitlines())
             raise
         self._last_reload = {"time": time.time(), "ok": True, "problems": []}
-        return {"generation": self.generation, "policies": len(plan.chains), "warnings": list(plan.warnings)}
+        warnings = [*plan.warnings, *self._life_cycle.follow_files(plan.states)]
+        self._adopt(plan, warnings)
+        return {"generation": self.generation, "policies": len(plan.chains), "warnings": warnings}
+
+    def change_state(self, name: str, command: Command) -> dict[str, Any]:
+        """One policy's state, until it is changed again or the configuration is read again.
+
+        The files are not looked at. On Layer45Error everything is as it was.
+        """
+        self._require_policy(name, self.plan.policies)
+        state, before = STATES[command], self.plan
+        changes = before.states[name] != state
+        if changes:
+            try:
+                plan = with_states(before, {**before.states, name: state})
+                self._switch(plan)
+            except Layer45Error as error:
+                problems = str(error).splitlines()
+                self._log.error("state not changed", policy=name, state=state, problems=problems)
+                raise
+            self._life_cycle.follow_command(name, state)
+            self._log.info("state changed", policy=name, state=state, before=before.states[name])
+            self._adopt(plan, [each for each in plan.warnings if each not in before.warnings])
+        return {"policy": name, "state": state, "generation": self.generation, "changed": changes}
 
     def _switch(self, plan: Plan) -> None:
         """New queues and chains first, then the rules that lead to them, then the old queues go."""
@@ -199,11 +224,11 @@ class Daemon:
         self._engine.apply(plan, self._rules.prepare(plan.rules))
         self._engine.retire()
 
-    def _adopt(self, plan: Plan) -> None:
+    def _adopt(self, plan: Plan, warnings: Iterable[str]) -> None:
         self.plan = plan
         self.generation += 1
         self._notices.follow(plan.chains)
-        for warning in plan.warnings:
+        for warning in warnings:
             self._log.warning(warning)
         names = ",".join(chain.policy.name for chain in plan.chains)
         self._log.info("in effect", generation=self.generation, policies=names, rules=self._rules.name)
@@ -219,14 +244,18 @@ class Daemon:
 
     def prepare_exec(self, name: str) -> dict[str, Any]:
         """The cgroup of a policy's programs, made if somebody removed it. Raises Layer45Error."""
-        active = [chain.policy.name for chain in self.plan.chains]
-        if name not in self.plan.policies:
-            raise Layer45Error(
-                f'no policy "{name}"{did_you_mean(name, self.plan.policies) or _choices(active)}'
-            )
-        if name not in active:
-            raise Layer45Error(f'policy "{name}" is on standby; set its state = "active" and reload')
+        states = self.plan.states
+        self._require_policy(name, [each for each, state in states.items() if state == "active"])
+        if states[name] != "active":
+            is_now = "on standby" if states[name] == "standby" else states[name]
+            raise Layer45Error(f'policy "{name}" is {is_now}; run: layer45 activate {name}')
         return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
+
+    def _require_policy(self, name: str, choices: Iterable[str]) -> None:
+        """Raises Layer45Error that tells of a name like it, or of the choices."""
+        policies = self.plan.policies
+        if name not in policies:
+            raise Layer45Error(f'no policy "{name}"{did_you_mean(name, policies) or _choices(choices)}')
 
     def status(self) -> dict[str, Any]:
         """What `layer45 status --json` prints."""
@@ -251,7 +280,12 @@ class Daemon:
         seen = self._engine.stats().get("policies", {})
         policies = self.plan.policies
         names = (*chains, *(name for name in policies if name not in chains))
-        return [_policy_state(policies[name], chains.get(name), seen.get(name, {})) for name in names]
+        return [
+            _policy_state(
+                policies[name], self._life_cycle.describe(name), chains.get(name), seen.get(name, {})
+            )
+            for name in names
+        ]
 
     def stats(self) -> dict[str, Any]:
         """Every counter and ratio, with help: by its name, a module's by MODULE.NAME. See Engine.stats."""
@@ -288,11 +322,13 @@ class Daemon:
         return f"the worker of queue {dead[0]['number']} has died" if dead else ""
 
 
-def _policy_state(policy: Policy, chain: Any, seen: dict[str, Any]) -> dict[str, Any]:
+def _policy_state(
+    policy: Policy, standing: dict[str, Any], chain: Any, seen: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "name": policy.name,
         "summary": policy.summary,
-        "state": policy.state,
+        **standing,
         "class": chain.class_id if chain else None,
         "queues": [chain.queue.first, chain.queue.first + chain.queue.workers - 1] if chain else None,
         "on_failure": policy.on_failure,
@@ -303,7 +339,7 @@ def _policy_state(policy: Policy, chain: Any, seen: dict[str, Any]) -> dict[str,
 
 
 def _choices(names: Iterable[str]) -> str:
-    return f"; there is {', '.join(names)}" if names else "; there is none"
+    return f"; there is {', '.join(names) or 'none'}"
 
 
 def check_privileges() -> None:

@@ -8,6 +8,10 @@ its chain can carry; `match = {}` selects any socket. For exec, the cgroup takes
 owner keys (user, group, cgroup); its other keys still hold, and an `unless` with an owner key does not
 concern such programs. The diversions for exec come before all others, since there the operator named the
 policy. The daemon creates exec_cgroup() of every chain's policy before it applies the rules.
+
+A deprecated policy has the flows that it has, before any other policy is asked. A revoked one has none; but
+where it is closed, the packets of those it had are dropped: it keeps its chain and its queue for what is in
+there, so that none of them passes meanwhile.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,27 +21,40 @@ from pathlib import Path
 
 from layer45.candidates import pairs
 from layer45.chain_properties import InstancePlan, canonical, cautions
-from layer45.composition import Composed, compose
+from layer45.composition import Composed, check_chain, compose
 from layer45.config import Settings, read_settings
 from layer45.errors import ConfigError, Layer45Error
+from layer45.life_cycle import State
 from layer45.modulefolder import ModuleIndex, find_modules
 from layer45.numbering import QueueKind, QueuePlan, number_classes, number_queues
 from layer45.overlap import covers, overlap
 from layer45.policy import Policy, read_policies
 from layer45.problems import Place, Problems
 from layer45.ratio import Ratios
-from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
+from layer45.rules.diversion import Diversion, Flows, QueueGroup, RulePlan, Selector
 from layer45.selector import PROTOCOLS, as_policy_protocol
 
-__all__ = ["ChainPlan", "InstancePlan", "Plan", "QueuePlan", "chain_plan", "exec_cgroup", "load", "load_code"]
+__all__ = [
+    "ChainPlan",
+    "InstancePlan",
+    "Plan",
+    "QueuePlan",
+    "chain_plan",
+    "exec_cgroup",
+    "load",
+    "load_code",
+    "with_states",
+]
+
+FLOWS: Mapping[State, Flows] = {"active": "any", "deprecated": "kept", "revoked": "ended"}
 
 
 @dataclass(frozen=True)
 class ChainPlan:
-    """One active or deprecated policy, ready for the engine. Growth in bytes, worst case on egress.
+    """One policy in effect, ready for the engine. Growth in bytes, worst case on egress.
 
-    text: equal texts mean equal chains, which a reload may keep. protocols: those the policy diverts.
-    replay_only: why the chain does not work fully on live packets.
+    text: equal texts mean equal chains, which a reload may keep. protocols: those the policy diverts. flows:
+    which of them it gets. replay_only: why the chain does not work fully on live packets.
     """
 
     policy: Policy
@@ -53,6 +70,7 @@ class ChainPlan:
     protocols: tuple[str, ...] = PROTOCOLS
     digests: tuple[int, int] | None = None
     replay_only: tuple[str, ...] = ()
+    flows: Flows = "any"
 
     @property
     def ratios(self) -> dict[str, Ratios]:
@@ -61,11 +79,27 @@ class ChainPlan:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What the files of a configuration directory say, read at one time. remarks: about modules."""
+
+    directory: Path
+    settings: Settings
+    place: Place  # of the settings
+    policies: Mapping[str, Policy]
+    composed: tuple[Composed, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that one daemon runs.
 
-    chains: highest priority first. classes: numbers given so far, by policy. policies: all, standby ones too.
+    chains: highest priority first. classes: numbers given so far, by policy. policies: all, standby ones too,
+    as written. states: those the plan is for.
     """
+
+    written: Written
+    states: Mapping[str, State]
 
     settings: Settings
     chains: tuple[ChainPlan, ...]
@@ -85,24 +119,60 @@ def load(directory: Path, previous: Plan | None = None) -> Plan:
     settings, place = read_settings(directory, problems)
     policies = read_policies(directory, problems)
     index = find_modules(settings, place, problems)
-    composed = compose(policies, index, problems)
+    composed = tuple(compose(policies, index, problems))
+    written = Written(directory, settings, place, policies, composed, tuple(_remarks(index)))
+    return _plan(written, {name: each.state for name, each in policies.items()}, previous, problems)
+
+
+def with_states(plan: Plan, states: Mapping[str, State]) -> Plan:
+    """A plan of what was read for this one, for other states of its policies; numbers stay as they are.
+
+    Raises ConfigError with every problem: what may stand by may not be fit to run.
+    """
+    problems = Problems()
+    for composed in plan.written.composed:
+        if _runs(composed, states):
+            check_chain(composed, problems)
+    return _plan(plan.written, states, plan, problems)
+
+
+def _plan(written: Written, states: Mapping[str, State], previous: Plan | None, problems: Problems) -> Plan:
+    """Raises ConfigError, also with the problems found so far."""
+    settings, place = written.settings, written.place
     running = sorted(
-        (each for each in composed if each.policy.state != "standby"),
+        (each for each in written.composed if _runs(each, states)),
         key=lambda each: (-each.policy.priority, each.policy.name),
     )
-    _check_priorities([each.policy for each in running], problems)
+    active = [each.policy for each in running if states[each.policy.name] == "active"]
+    _check_priorities(active, problems)
     classes = _classes(running, settings, previous, place, problems)
     queues = _queues(running, settings, previous, place, problems)
     problems.raise_any()
-    chains = tuple(chain_plan(each, classes[each.policy.name], queues[_kind(each)]) for each in running)
+    chains = tuple(
+        replace(
+            chain_plan(each, classes[each.policy.name], queues[_kind(each)]),
+            flows=FLOWS[states[each.policy.name]],
+        )
+        for each in running
+    )
     return Plan(
+        written=written,
+        states=states,
         settings=settings,
         chains=chains,
         queues=tuple(sorted(queues.values(), key=lambda group: group.first)),
         rules=_rules(settings, chains),
-        warnings=tuple(_warnings(directory, policies, running, index)),
+        warnings=tuple(_warnings(written, running, active)),
         classes=classes,
-        policies=policies,
+        policies=written.policies,
+    )
+
+
+def _runs(composed: Composed, states: Mapping[str, State]) -> bool:
+    """Whether the policy has a chain and rules."""
+    state = states[composed.policy.name]
+    return state in ("active", "deprecated") or (
+        state == "revoked" and composed.policy.on_failure == "closed"
     )
 
 
@@ -209,14 +279,16 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
 
 
 def _rules(settings: Settings, chains: Sequence[ChainPlan]) -> RulePlan:
+    """Policies that only keep what they have come first: no other has those flows."""
     by_exec = [_exec_diversion(settings, chain) for chain in chains]
     by_match = [
         _diversion(chain, chain.policy.match, chain.policy.unless)
         for chain in chains
         if chain.policy.match is not None
     ]
+    diversions = sorted((*by_exec, *by_match), key=lambda each: each.flows == "any")
     connections = settings.max_flows * settings.workers
-    return RulePlan(owner_name(settings), settings.marks, (*by_exec, *by_match), connections)
+    return RulePlan(owner_name(settings), settings.marks, tuple(diversions), connections)
 
 
 def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
@@ -227,9 +299,10 @@ def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
 
 
 def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> Diversion:
-    queue = chain.queue
+    queue, flows = chain.queue, chain.flows
     group = QueueGroup(queue.first, queue.workers, bypass=queue.on_failure == "open")
-    return Diversion(chain.policy.name, chain.class_id, select, unless, group, queue.renumbers)
+    renumbers = queue.renumbers and flows != "ended"  # those that it has customized are closed
+    return Diversion(chain.policy.name, chain.class_id, select, unless, group, renumbers, flows)
 
 
 def owner_name(settings: Settings) -> str:
@@ -239,25 +312,20 @@ def owner_name(settings: Settings) -> str:
     return "l45_" + blake2s(settings.control_socket.encode(), digest_size=3).hexdigest()
 
 
-def _warnings(
-    directory: Path, policies: Mapping[str, Policy], running: Sequence[Composed], index: ModuleIndex
-) -> list[str]:
+def _warnings(written: Written, running: Sequence[Composed], active: Sequence[Policy]) -> list[str]:
     found = Problems()
-    if not policies:
-        found.add_file(directory / "policies", "no policy; nothing will be diverted")
+    if not written.policies:
+        found.add_file(written.directory / "policies", "no policy; nothing will be diverted")
     for composed in running:
-        _warn_of_policy(composed, found)
-    _warn_of_shadows([each.policy for each in running], found)
+        for place, text in cautions(composed.links):
+            found.add(place, text)
+    _warn_of_shadows(active, found)
+    return [*found.sorted_lines(), *written.remarks]
+
+
+def _remarks(index: ModuleIndex) -> list[str]:
     broken = [line for each in index.broken.values() for line in each.sorted_lines()]
-    return [*found.sorted_lines(), *broken, *index.hidden]
-
-
-def _warn_of_policy(composed: Composed, found: Problems) -> None:
-    if composed.policy.state == "deprecated":
-        text = "new sockets still get a deprecated policy; keeping it from them is not supported yet"
-        found.add(composed.policy.place.child("state"), text)
-    for place, text in cautions(composed.links):
-        found.add(place, text)
+    return [*broken, *index.hidden]
 
 
 def _warn_of_shadows(policies: Sequence[Policy], found: Problems) -> None:

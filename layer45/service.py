@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from layer45.control import ControlServer, hang_up
-from layer45.control_messages import ExecPrepare, Flows, Reload, Request, Stats, Status
+from layer45.control_messages import ChangeState, ExecPrepare, Flows, Reload, Request, Stats, Status
 from layer45.daemon import Daemon, Parts
 from layer45.errors import Layer45Error
+from layer45.life_cycle import Command
 from layer45.notify import notify, notify_reloading, watchdog_interval_s
 
 HEALTH_INTERVAL_S = 1.0
@@ -95,6 +96,8 @@ class Service:
                 return self._daemon.prepare_exec(policy)
             case Reload():
                 return self._reload_now()
+            case ChangeState(policy=policy, how=how):
+                return self._change_state(policy, how)
 
     def _reload_now(self) -> dict[str, Any]:
         notify_reloading()
@@ -102,6 +105,11 @@ class Service:
             return self._daemon.reload()
         finally:
             notify("READY=1", self._summary())
+
+    def _change_state(self, policy: str, how: Command) -> dict[str, Any]:
+        changed = self._daemon.change_state(policy, how)
+        notify(self._summary())
+        return changed
 
     def _summary(self) -> str:
         daemon = self._daemon

@@ -84,10 +84,10 @@ def show_status(state: dict[str, Any]) -> None:
 
 def _show_policies(policies: list[dict[str, Any]]) -> None:
     print_table(
-        ("POLICY", "STATE", "CLASS", "QUEUES", "PACKETS", "BYTES", "CHAIN"),
+        ("POLICY", "STATE", "SINCE", "BY", "CLASS", "QUEUES", "PACKETS", "BYTES", "CHAIN"),
         [
-            (p["name"], p["state"], p["class"], _span(p["queues"]), p["packets"], _bytes(p["bytes"]),
-             _arrow(p["chain"]))
+            (p["name"], p["state"], p["state_since"], p["state_source"], p["class"], _span(p["queues"]),
+             p["packets"], _bytes(p["bytes"]), _arrow(p["chain"]))
             for p in policies
         ],
     )  # fmt: skip

@@ -5,9 +5,11 @@ Plain values, made by the loader and read by every backend.
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
 
 Network = IPv4Network | IPv6Network
 PortRange = tuple[int, int]  # first, last; inclusive
+Flows = Literal["any", "kept", "ended"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Diversion:
 
     select: None selects no new connection; those that have the class keep it. renumbers: the chain makes TCP
     segments longer, so that conntrack must see them behind it, and the engine tells the map which connections
-    it knows.
+    it knows. flows: "any" that it selects; "kept": of those, only the ones that have the class already;
+    "ended": the same, and their packets are dropped.
     """
 
     policy: str
@@ -57,6 +60,7 @@ class Diversion:
     unless: Selector | None
     queues: QueueGroup
     renumbers: bool = False
+    flows: Flows = "any"
 
     def concerns(self, protocol: str) -> bool:
         """Whether packets of this protocol can be diverted."""

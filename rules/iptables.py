@@ -16,8 +16,9 @@ comes here.
              a connection that has a class → known-*, and back if that class is gone
              else the receiving socket's tag into the packet mark, then the policies, first match → hit.
              No match: clear M
+             Policies that no new flow gets are first, and match those on egress that have their class
     known-udp, known-tcp:  class of the connection, if a policy of this protocol has it → hit; else clear it
-    hit<class>:  class into packet mark and connection mark → its queues
+    hit<class>:  class into packet mark and connection mark → its queues; or dropped, if the policy is revoked
     [map] known-map:  class that the map says → stream<class>. No such policy, but customized: drop
     [map] stream<class>:  class into packet mark → its queues; ingress policies that renumber lead here, too
     [map] in-error:  error about a connection in the map → error<class>. No such policy: leave
@@ -201,9 +202,15 @@ def _forget(rules: Ruleset) -> str:
     return f"-m connmark ! --mark {rules.masked()} -j CONNMARK --set-xmark {rules.masked()}"
 
 
-def _way(rules: Ruleset, diversion: Diversion, place: Place) -> str:
-    """Where packets go that a policy matches. What raw should have diverted is left alone in mangle."""
-    if not (diversion.renumbers and place.protocol == "tcp"):
+def _way(rules: Ruleset, diversion: Diversion, place: Place) -> str | None:
+    """Where packets go that a policy matches. What raw should have diverted is left alone in mangle.
+
+    Flows that keep their class are asked for on egress alone: the others of them have been found by then.
+    """
+    stream = diversion.renumbers and place.protocol == "tcp"
+    if diversion.flows != "any" and (stream or not place.egress):
+        return None
+    if not stream:
         return f"-g {rules.name(f'hit{diversion.class_id}')}"
     return LEAVE if place.egress else f"-g {rules.name(f'stream{diversion.class_id}')}"
 
@@ -226,6 +233,9 @@ def _hit(rules: Ruleset, diversion: Diversion) -> None:
         stream_hit(rules, diversion)
     chain = f"hit{diversion.class_id}"
     if rules.name(chain) in rules.chains or (not diversion.concerns("udp") and diversion.renumbers):
+        return
+    if diversion.flows == "ended":
+        rules.add(chain, "-j DROP")
         return
     value = rules.masked(rules.plan.marks.spread(diversion.class_id))
     rules.add(chain, f"-j MARK --set-xmark {value}")

@@ -49,5 +49,8 @@ def _divert(rules: Ruleset) -> None:
             stream_hit(rules, diversion)
 
 
-def _way(rules: Ruleset, diversion: Diversion, place: Place) -> str:
+def _way(rules: Ruleset, diversion: Diversion, place: Place) -> str | None:
+    """A policy that no new connection gets has those that the map knows, and they are gone by then."""
+    if diversion.flows != "any":
+        return None
     return f"-g {rules.name(f'stream{diversion.class_id}')}" if diversion.renumbers else LEAVE

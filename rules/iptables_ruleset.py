@@ -90,21 +90,22 @@ def only_known_tags(rules: Ruleset, chain: str, protocol: str) -> None:
         rules.add(chain, f"-j {rules.name('tag')}")
 
 
-Way = Callable[[Ruleset, Diversion, Place], str]
+Way = Callable[[Ruleset, Diversion, Place], str | None]
 
 
 def policies(rules: Ruleset, chain: str, place: Place, way: Way) -> str:
     """The policies in their order, each with the way of what it matches; the chain in which to go on then.
 
+    A policy without a way has no rule here; one that gets no new flows asks for its class in conntrack.
     A policy of more than one stage has chains of its own, entered by a jump: its end goes back to the next
     policy. One whose packets leave is entered by goto, and the next policies stand in a chain behind it.
     """
     for number, diversion in of_protocol(rules.plan, place.protocol):
-        matches = _matches(rules, diversion, place)
-        if matches is None:
+        matches, to = _matches(rules, diversion, place), way(rules, diversion, place)
+        if matches is None or to is None:
             continue
         select, unless = matches
-        note, to = f'-m comment --comment "{comment(diversion.policy)}"', way(rules, diversion, place)
+        note = f'{_kept(rules, diversion)}-m comment --comment "{comment(diversion.policy)}"'
         own = f"{'o' if place.egress else 'i'}{place.protocol[0]}{number}"
         if len(select) == 1 and unless is None:
             for match in select[0]:
@@ -118,6 +119,13 @@ def policies(rules: Ruleset, chain: str, place: Place, way: Way) -> str:
             rules.add(chain, note, f"-j {rules.name(own)}")
             _stage_chains(rules, own, unless, select, to, "")
     return chain
+
+
+def _kept(rules: Ruleset, diversion: Diversion) -> str:
+    """A match for flows that have the class, where no others get it."""
+    if diversion.flows == "any":
+        return ""
+    return f"-m connmark --mark {rules.masked(rules.plan.marks.spread(diversion.class_id))} "
 
 
 def _matches(

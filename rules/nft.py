@@ -133,12 +133,19 @@ def _known(plan: RulePlan) -> Iterator[str]:
 
 
 def _known_class(plan: RulePlan, diversion: Diversion) -> str:
-    value = plan.marks.spread(diversion.class_id)
     protocol = _protocol(diversion.select) if diversion.select else ""
-    return f"{protocol}ct mark & {plan.marks.class_mask:#x} == {value:#x} goto hit_{diversion.class_id}"
+    return f"{protocol}{_has_class(plan, diversion)}goto hit_{diversion.class_id}"
+
+
+def _has_class(plan: RulePlan, diversion: Diversion) -> str:
+    """A match for flows that have the class."""
+    return f"ct mark & {plan.marks.class_mask:#x} == {plan.marks.spread(diversion.class_id):#x} "
 
 
 def _hit(plan: RulePlan, diversion: Diversion) -> Iterator[str]:
+    if diversion.flows == "ended":
+        yield "drop"
+        return
     others, value = ~plan.marks.class_mask & 0xFFFFFFFF, plan.marks.spread(diversion.class_id)
     for kind in ("meta", "ct"):
         yield f"{kind} mark set {kind} mark & {others:#x} | {value:#x}"
@@ -155,14 +162,15 @@ def queue_statement(queues: QueueGroup) -> str:
 
 def _policy(plan: RulePlan, tags: OwnerTags, diversion: Diversion, egress: bool) -> Iterator[str]:
     select, unless = diversion.select, diversion.unless
-    if select is None:
+    if select is None or (diversion.flows != "any" and not egress):
         return
     selection = list(_matches(select, egress, _owners(plan, tags, select, egress, _tagged)))
     if selection and unless is not None:
         for match in _matches(unless, egress, _owners(plan, tags, unless, egress, _maybe)):
             yield f"{match}return"
+    kept = "" if diversion.flows == "any" else _has_class(plan, diversion)
     for match in selection:
-        yield f"{match}goto hit_{diversion.class_id}"
+        yield f"{match}{kept}goto hit_{diversion.class_id}"
 
 
 def _matches(selector: Selector, egress: bool, owners: Iterable[str]) -> Iterator[str]:

@@ -25,6 +25,10 @@ COMMANDS = [
     "flows",
     "stats",
     "bench",
+    "activate",
+    "deactivate",
+    "deprecate",
+    "revoke",
     "modules",
     "fec",
 ]
@@ -70,6 +74,8 @@ def test_every_command_has_help(words: list[str]) -> None:
         (["replay", "in", "out", "--policy", "x", "--direction", "up"], "--direction"),
         (["modules"], "Missing command"),
         (["exec", "voice"], "Missing argument"),
+        (["revoke"], "Missing argument"),
+        (["activate", "voice", "bulk"], "unexpected extra argument"),
     ],
 )
 def test_wrong_use_is_one_line_and_2(words: list[str], expected: str) -> None:
@@ -92,12 +98,12 @@ def test_version() -> None:
     assert done.stdout.split()[0] == "layer45"
 
 
-@pytest.mark.parametrize("words", [["status"], ["stats"], ["flows"], ["reload"], ["exec"]])
+@pytest.mark.parametrize("words", [["status"], ["stats"], ["flows"], ["reload"], ["exec"], ["revoke"]])
 def test_without_a_daemon_the_socket_and_the_command_are_named(
     words: list[str], configuration: Configuration, tmp_path: Path
 ) -> None:
     configuration.settings(f'control_socket = "{tmp_path}/none.sock"\n')
-    more = ["voice", "--", "true"] if words == ["exec"] else []
+    more = {"exec": ["voice", "--", "true"], "revoke": ["voice"]}.get(words[0], [])
     done = layer45(*words, "--config", configuration.directory, *more)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (

@@ -236,13 +236,12 @@ def test_warnings(configuration: Any) -> None:
     configuration.module("echo", emits=["egress", "ingress"])
     configuration.module("broken", abi=2)
     configuration.policies(
-        f'[policy.a]\npriority = 1\nstate = "deprecated"\n{UDP}\nchain = [{{ module = "echo" }}]\n'
+        f'[policy.a]\npriority = 1\nstate = "active"\n{UDP}\nchain = [{{ module = "echo" }}]\n'
         '[policy.b]\nmatch = { protocol = "udp", user = 0 }\n'
     )
     plan = configuration.load()
     folder = configuration.directory
     assert [line.replace(f"{folder}/", "") for line in plan.warnings] == [
-        "policies/a.toml:3: policy.a.state: new sockets still get a deprecated policy; keeping it from them is not supported yet",
         "policies/a.toml:5: policy.a.chain[0].module: module echo sends packets of its own on ingress; the engine can do that in replay only",
         "policies/a.toml:7: policy.b.match: selects no socket that policy.a (policies/a.toml:1), of higher priority, does not; only `layer45 exec` will use this policy",
         "modules/broken/module.toml:4: module.abi: expected 1, which this engine has, got 2",

@@ -15,7 +15,7 @@ import structlog
 from layer45 import service as service_module
 from layer45.cgroups import Cgroups
 from layer45.control_client import ask
-from layer45.control_messages import Flows, Reload, Status
+from layer45.control_messages import ChangeState, Flows, Reload, Status
 from layer45.daemon import Parts
 from layer45.errors import Layer45Error
 from layer45.loader import load
@@ -86,12 +86,13 @@ def test_it_answers_over_its_socket(service: Service, tmp_path: Path) -> None:
         heard.append(ask(path, Status(), tmp_path)["generation"])
         heard.append(ask(path, Flows(), tmp_path))
         heard.append(ask(path, Reload(), tmp_path)["generation"])
+        heard.append(ask(path, ChangeState("voice", "deprecate"), tmp_path)["state"])
         end()
 
     thread = while_it_runs(path, talk)
     asyncio.run(service.run())
     thread.join()
-    assert heard == [1, [], 2]
+    assert heard == [1, [], 2, "deprecated"]
 
 
 def test_notices_are_looked_for_while_it_runs(service: Service, tmp_path: Path) -> None:

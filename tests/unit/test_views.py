@@ -11,9 +11,11 @@ STATUS: dict[str, Any] = {
     "pid": 7, "started": "2026-01-01T00:00:00Z", "uptime_s": 3725.0, "generation": 3,
     "config": "/etc/layer45", "control_socket": "/run/s.sock", "namespace": 4026531840,
     "policies": [
-        {"name": "voice", "summary": "", "state": "active", "class": 1, "queues": [4500, 4501],
+        {"name": "voice", "summary": "", "state": "active", "state_since": "2026-01-02T03:04:05Z",
+         "state_source": "command", "class": 1, "queues": [4500, 4501],
          "on_failure": "open", "chain": ["tag", "fec"], "packets": 10, "bytes": 123456},
-        {"name": "spare", "summary": "", "state": "standby", "class": None, "queues": None,
+        {"name": "spare", "summary": "", "state": "standby", "state_since": "2026-01-01T00:00:00Z",
+         "state_source": "file", "class": None, "queues": None,
          "on_failure": "open", "chain": [], "packets": 0, "bytes": 0},
     ],
     "queues": [{"number": 4500, "alive": True}, {"number": 4501, "alive": False}],
@@ -31,7 +33,8 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
     show_status(STATUS)
     said = capsys.readouterr().out
     for part in ("pid 7, up 1 h 2 min, generation 3", "nft, owner l45", "off: no BPF", "a.toml:1: bad",
-                 "one thing", "4500-4501", "tag → fec", "123.5 kB", "standby"):  # fmt: skip
+                 "one thing", "4500-4501", "tag → fec", "123.5 kB", "standby",
+                 "2026-01-02T03:04:05Z  command", "file"):  # fmt: skip
         assert part in said
 
 
