@@ -64,7 +64,7 @@ class Rules(Protocol):
     def end_lost(self, live: Callable[[], Collection[bytes]]) -> int: ...
     def remove(self, owner: str) -> None: ...
     def release(self, owner: str) -> None: ...
-    def tag(self, plan: RulePlan) -> str: ...
+    def tag(self, plan: RulePlan) -> tuple[bool, str]: ...
     def find_programs(self) -> bool: ...
     def missing_programs(self) -> list[str]: ...
     def untag(self) -> None: ...
@@ -90,7 +90,7 @@ class Daemon:
         self._log = log
         self._undo = ExitStack()
         self._started = time.time()
-        self._untagged = ""  # why sockets are not tagged
+        self._tagged = True, ""  # whether sockets are, and why not, or not all
         self._last_reload: dict[str, Any] | None = None
         self._notices = Notices()
         self._life_cycle = LifeCycle()
@@ -204,9 +204,9 @@ class Daemon:
 
     def _tag(self, plan: Plan) -> None:
         """Without it servers' first packets and programs are missed: that is no reason not to run."""
-        self._untagged = self._rules.tag(plan.rules)
-        if self._untagged:
-            self._log.warning("sockets are not tagged", reason=self._untagged)
+        self._tagged = on, reason = self._rules.tag(plan.rules)
+        if reason:
+            self._log.warning(f"{'some ' if on else ''}sockets are not tagged", reason=reason)
         self._tell_missing()
 
     def _tell_missing(self) -> None:
@@ -270,7 +270,7 @@ class Daemon:
             "policies": self._policy_states(),
             "queues": self._engine.status().get("queues", []),
             "rules": {"backend": self._rules.name, "owner": self.plan.rules.owner},
-            "tagger": {"on": not self._untagged, "reason": self._untagged},
+            "tagger": dict(zip(("on", "reason"), self._tagged, strict=True)),
             "last_reload": self._last_reload,
             "warnings": list(self.plan.warnings),
         }

@@ -76,12 +76,12 @@ class RuleSwitch:
         if self._known.opened and not self.present(owner):
             self.remove(owner)
 
-    def tag(self, plan: RulePlan) -> str:
-        """Tags sockets as they are made. Why that does not work, or empty; clients do without."""
+    def tag(self, plan: RulePlan) -> tuple[bool, str]:
+        """Tags sockets as they are made. Whether that works, and why not, or not for all."""
         try:
-            return self._tagger.apply(plan)
+            return True, self._tagger.apply(plan)
         except RulesError as error:
-            return str(error)
+            return False, str(error)
 
     def find_programs(self) -> bool:
         """Whether an executable that a policy names has come, gone or is another file now; sockets are tagged

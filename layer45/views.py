@@ -70,7 +70,8 @@ def show_status(state: dict[str, Any]) -> None:
     print(f"namespace   net:[{state['namespace']}]")
     print(f"rules       {rules['backend']}, owner {rules['owner']}")
     if tagger:
-        print(f"tagger      {'on' if tagger['on'] else 'off: ' + tagger['reason']}")
+        reason = f": {tagger['reason']}" if tagger["reason"] else ""
+        print(f"tagger      {'on' if tagger['on'] else 'off'}{reason}")
     last = state.get("last_reload")
     if last and not last["ok"]:
         print(f"last reload failed: {'; '.join(last['problems'])}")

@@ -15,14 +15,14 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from layer45.rules import cgroups
 from layer45.rules.diversion import RulePlan, Selector
 
-MAX_OWNERS = 1 << 17  # combinations of user, group, cgroup and program we are ready to look at
+MOST_OWNERS = 1 << 14  # combinations of user, group, cgroup and program we are ready to look at
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,6 @@ def owner_tags(plan: RulePlan) -> OwnerTags:
     if not keys:
         return OwnerTags()
     dimensions = _dimensions(keys)
-    owners = math.prod(len(each.held) for each in dimensions)
-    if owners > MAX_OWNERS:
-        many = f"{owners} combinations of users, groups, cgroups and programs"
-        return OwnerTags(keys, problem=f"{many}; expected at most {MAX_OWNERS}")
     held = _combinations(dimensions)
     every = {bits: _places(bits) for bits in dict.fromkeys(held.values())}
     room = plan.marks.capacity
@@ -126,11 +122,14 @@ def owner_tags(plan: RulePlan) -> OwnerTags:
         {number: every[bits] for bits, number in numbers.items()},
         dimensions,
         {rows: numbers[bits] for rows, bits in held.items() if bits in numbers},
-        _problem(len(every), room),
+        _problem(dimensions, len(held), len(every), room),
     )
 
 
-def _problem(sets: int, room: int) -> str:
+def _problem(dimensions: tuple[Dimension, ...], seen: int, sets: int, room: int) -> str:
+    owners = math.prod(len(each.held) for each in dimensions)
+    if seen < owners:
+        return f"{owners} combinations of users, groups, cgroups and programs; the {seen} simplest are told"
     if sets > room:
         return f"{sets} sets of owner keys can hold together, marks for {room}; a wider mark_mask helps"
     return ""
@@ -168,12 +167,22 @@ def _dimension(
 
 
 def _combinations(dimensions: tuple[Dimension, ...]) -> dict[tuple[int, ...], int]:
-    """Rows → the keys that hold, as bits. A program's name or its path is enough."""
-    combined = {}
-    for rows in itertools.product(*(range(len(each.held)) for each in dimensions)):
+    """Rows → the keys that hold, as bits. A program's name or its path is enough.
+
+    Owners of whom keys name only one thing come first, then those of two: not all may find room.
+    """
+    combined: dict[tuple[int, ...], int] = {}
+    for rows in itertools.islice(_owners(dimensions), MOST_OWNERS):
         user, group, cgroup, name, path = (d.held[row] for d, row in zip(dimensions, rows, strict=True))
         combined[rows] = user & group & cgroup & (name | path)
     return combined
+
+
+def _owners(dimensions: tuple[Dimension, ...]) -> Iterator[tuple[int, ...]]:
+    for count in range(len(dimensions) + 1):
+        for named in itertools.combinations(range(len(dimensions)), count):
+            rows = [range(1, len(d.held)) if at in named else (0,) for at, d in enumerate(dimensions)]
+            yield from itertools.product(*rows)
 
 
 def _places(bits: int) -> frozenset[int]:

@@ -107,9 +107,9 @@ class StandInRules:
     def release(self, owner: str) -> None:
         self.stage.note("release")
 
-    def tag(self, plan: Any) -> str:
+    def tag(self, plan: Any) -> tuple[bool, str]:
         self.stage.calls.append("tag")
-        return "no BPF here"
+        return False, "no BPF here"
 
     def find_programs(self) -> bool:
         return False

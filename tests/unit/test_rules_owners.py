@@ -99,10 +99,18 @@ def test_a_thousand_programs_fit_a_wide_mark() -> None:
     assert len(tags.lacking(programs[0])) == 1000
 
 
-def test_more_combinations_than_can_be_looked_at() -> None:
-    many = [Selector(**{key: (i,)}) for key in ("user", "group") for i in range(400)]  # type: ignore[arg-type]
-    problem = "160801 combinations of users, groups, cgroups and programs; expected at most 131072"
-    assert owner_tags(plan(*many)).problem == problem
+def test_of_many_combinations_the_simplest_are_told() -> None:
+    """Who is in one of many cgroups, or runs one of many programs; of those that do both, some."""
+    programs, cgroups = (
+        [Selector(**{key: (f"x{i}",)}) for i in range(1000)]  # type: ignore[arg-type]
+        for key in ("program", "cgroup")
+    )
+    tags = owner_tags(plan(*programs, *cgroups, marks=MarkLayout(0x0FFF0000, 0x10000000)))
+    problem = "1002001 combinations of users, groups, cgroups and programs; the 16384 simplest are told"
+    assert tags.problem == problem
+    assert all(tags.having(each) for each in (*programs, *cgroups))
+    for place in range(2000):
+        assert frozenset([place]) in tags.sets.values()
 
 
 def test_twenty_users_and_twenty_cgroups_fit() -> None:

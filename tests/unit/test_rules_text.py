@@ -5,6 +5,7 @@ After a deliberate change of the rules, write the files anew and read the differ
     python -m tests.unit.test_rules_text
 """
 
+import re
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -159,11 +160,14 @@ def test_exception_that_no_tag_can_decide_holds_for_servers() -> None:
     """Rather too few packets than those of a socket that was excepted."""
     users = [Diversion("p", 1, Selector(**{key: (i,)}), None, OPEN)
              for key in ("user", "group") for i in range(400)]  # fmt: skip
-    last = Diversion("q", 2, Selector(("udp",)), Selector(user=(99,)), OPEN)
+    last = Diversion("q", 2, Selector(("udp",)), Selector(group=(399,)), OPEN)
     wanted = RulePlan("t", MarkLayout(0x10FF, 0x2000), (*users, last))
-    assert iptables.render(wanted, 4)["L45-t-iu800"][0] == "-j RETURN"
-    assert iptables.render(wanted, 4)["L45-t-ou800"][0] == "-m owner --uid-owner 99 -j RETURN"
-    assert "chain in_800 {\n\t\treturn\n" in nft.render_text(wanted)
+    assert iptables.render(wanted, 4)["L45-t-iu800"][0] == "-m mark --mark 0x0/0x10ff -j RETURN"
+    assert iptables.render(wanted, 4)["L45-t-ou800"][0] == "-m owner --gid-owner 399 -j RETURN"
+    (rule,) = re.findall(
+        r"chain in_800 {\n\t\tsocket mark & 0x10ff != { (.*) } return\n", nft.render_text(wanted)
+    )
+    assert len(rule.split(", ")) == 511
 
 
 @pytest.mark.parametrize("owner", ["a", "layer45", "/run/layer45/control.sock", "x" * 99, "", "ü", "a-b"])
