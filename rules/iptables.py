@@ -42,6 +42,7 @@ from layer45.rules.iptables_ruleset import (
     errors,
     known_map,
     known_tags,
+    note,
     of_protocol,
     only_known_tags,
     policies,
@@ -238,6 +239,6 @@ def _hit(rules: Ruleset, diversion: Diversion) -> None:
         rules.add(chain, "-j DROP")
         return
     value = rules.masked(rules.plan.marks.spread(diversion.class_id))
-    rules.add(chain, f"-j MARK --set-xmark {value}")
+    rules.add(chain, note(diversion), f"-j MARK --set-xmark {value}")
     rules.add(chain, f"-j CONNMARK --set-xmark {value}")
     to_queues(rules, chain, diversion.queues)

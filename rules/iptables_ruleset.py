@@ -90,6 +90,11 @@ def only_known_tags(rules: Ruleset, chain: str, protocol: str) -> None:
         rules.add(chain, f"-j {rules.name('tag')}")
 
 
+def note(diversion: Diversion) -> str:
+    """The policy's name, where its packets come by; it is a match too, and costs as much as one."""
+    return f'-m comment --comment "{comment(diversion.policy)}"'
+
+
 Way = Callable[[Ruleset, Diversion, Place], str | None]
 
 
@@ -105,18 +110,18 @@ def policies(rules: Ruleset, chain: str, place: Place, way: Way) -> str:
         if matches is None or to is None:
             continue
         select, unless = matches
-        note = f'{_kept(rules, diversion)}-m comment --comment "{comment(diversion.policy)}"'
+        kept = _kept(rules, diversion)
         own = f"{'o' if place.egress else 'i'}{place.protocol[0]}{number}"
         if len(select) == 1 and unless is None:
             for match in select[0]:
-                rules.add(chain, match, note, to)
+                rules.add(chain, match, kept, to)
         elif to == LEAVE:
-            rules.add(chain, note, f"-g {rules.name(own)}")
+            rules.add(chain, kept, f"-g {rules.name(own)}")
             chain = f"{own}n"
             rules.begin(chain)
             _stage_chains(rules, own, unless, select, to, f"-g {rules.name(chain)}")
         else:
-            rules.add(chain, note, f"-j {rules.name(own)}")
+            rules.add(chain, kept, f"-j {rules.name(own)}")
             _stage_chains(rules, own, unless, select, to, "")
     return chain
 
@@ -125,7 +130,7 @@ def _kept(rules: Ruleset, diversion: Diversion) -> str:
     """A match for flows that have the class, where no others get it."""
     if diversion.flows == "any":
         return ""
-    return f"-m connmark --mark {rules.masked(rules.plan.marks.spread(diversion.class_id))} "
+    return f"-m connmark --mark {rules.masked(rules.plan.marks.spread(diversion.class_id))}"
 
 
 def _matches(
@@ -174,7 +179,8 @@ def stream_hit(rules: Ruleset, diversion: Diversion) -> None:
     if rules.name(chain) in rules.chains:
         return
     done = marks.exempt_bit if rules.direction == "out" else 0  # with OUTPUT: mangle comes behind raw
-    rules.add(chain, f"-j MARK --set-xmark {rules.masked(marks.spread(diversion.class_id) | done, done)}")
+    value = rules.masked(marks.spread(diversion.class_id) | done, done)
+    rules.add(chain, note(diversion), f"-j MARK --set-xmark {value}")
     if queues.bypass:
         to_queues(rules, chain, replace(queues, bypass=False), rules.asks("customized"), "firm")
     to_queues(rules, chain, queues)
