@@ -48,7 +48,7 @@ def reload(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     from layer45.control_messages import Reload
     from layer45.output import print_error, print_json
 
-    done = _ask(config, Reload())
+    done = ask_daemon(config, Reload())
     if as_json:
         print_json(done)
         return
@@ -64,7 +64,7 @@ def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     from layer45.output import print_json
     from layer45.views import show_status
 
-    (print_json if as_json else show_status)(_ask(config, Status()))
+    (print_json if as_json else show_status)(ask_daemon(config, Status()))
 
 
 def stats(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
@@ -73,7 +73,7 @@ def stats(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     from layer45.output import print_json
     from layer45.views import show_stats
 
-    (print_json if as_json else show_stats)(_ask(config, Stats()))
+    (print_json if as_json else show_stats)(ask_daemon(config, Stats()))
 
 
 def flows(
@@ -86,10 +86,11 @@ def flows(
     from layer45.output import print_json
     from layer45.views import show_flows
 
-    (print_json if as_json else show_flows)(_ask(config, Flows(limit)))
+    (print_json if as_json else show_flows)(ask_daemon(config, Flows(limit)))
 
 
-def _ask(config: Path, request: Any) -> Any:
+def ask_daemon(config: Path, request: Any) -> Any:
+    """What the daemon of a configuration answers. Raises Layer45Error."""
     from layer45.config import load_settings
     from layer45.control_client import ask
 

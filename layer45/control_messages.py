@@ -10,6 +10,10 @@ import msgspec
 
 LONGEST_REQUEST_BYTES = 64 * 1024
 MOST_FLOWS = 100_000
+LAST_PID = 1 << 22  # the kernel's largest
+
+PolicyName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Pid = Annotated[int, msgspec.Meta(ge=1, le=LAST_PID)]
 
 
 class Status(msgspec.Struct, tag_field="command", tag="status", forbid_unknown_fields=True):
@@ -33,10 +37,24 @@ class Reload(msgspec.Struct, tag_field="command", tag="reload", forbid_unknown_f
 class ExecPrepare(msgspec.Struct, tag_field="command", tag="exec-prepare", forbid_unknown_fields=True):
     """Make the cgroup of a policy's programs; the reply names it."""
 
-    policy: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    policy: PolicyName
 
 
-Request = Status | Stats | Flows | Reload | ExecPrepare
+class Attach(msgspec.Struct, tag_field="command", tag="attach", forbid_unknown_fields=True):
+    """Tag the open sockets of a process as if they were made now."""
+
+    policy: PolicyName
+    pid: Pid
+
+
+class Detach(msgspec.Struct, tag_field="command", tag="detach", forbid_unknown_fields=True):
+    """Take a policy out of the tags of a process's open sockets."""
+
+    policy: PolicyName
+    pid: Pid
+
+
+Request = Status | Stats | Flows | Reload | ExecPrepare | Attach | Detach
 
 
 class Reply(msgspec.Struct, omit_defaults=True):

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from layer45.apply_now import apply_now
+from layer45.attach import Done, attach, detach
 from layer45.cgroups import Cgroups
 from layer45.config import Settings
 from layer45.errors import Layer45Error
@@ -183,6 +185,15 @@ class Daemon:
         if self._untagged:
             self._log.warning("sockets are not tagged", reason=self._untagged)
         self._tell_missing()
+        self._apply_now(plan)
+
+    def _apply_now(self, plan: Plan) -> None:
+        """Sockets that were open before; behind the tagger, so that none is made between the two."""
+        done = apply_now(plan.rules, [each.policy.name for each in plan.chains if each.policy.apply_now])
+        for problem in done.problems:
+            self._log.warning("open sockets are not tagged", reason=problem)
+        if done.sockets:
+            self._log.info("open sockets are tagged", processes=done.processes, sockets=done.sockets)
 
     def _tell_missing(self) -> None:
         missing = self._rules.missing_programs()
@@ -219,6 +230,27 @@ class Daemon:
 
     def prepare_exec(self, name: str) -> dict[str, Any]:
         """The cgroup of a policy's programs, made if somebody removed it. Raises Layer45Error."""
+        self._require_active(name)
+        return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
+
+    def attach(self, name: str, pid: int) -> dict[str, Any]:
+        """Open sockets of a process get the policy, if it selects them. Raises Layer45Error."""
+        self._require_active(name)
+        return self._tell_attached("attached", attach(self.plan.rules, name, pid))
+
+    def detach(self, name: str, pid: int) -> dict[str, Any]:
+        """Open sockets of a process lose the policy. Raises Layer45Error."""
+        self._require_active(name)
+        return self._tell_attached("detached", detach(self.plan.rules, name, pid))
+
+    def _tell_attached(self, event: str, done: Done) -> dict[str, Any]:
+        if not done.note:
+            self._log.info(
+                event, policy=done.policy, pid=done.pid, program=done.program, sockets=done.sockets
+            )
+        return done.told()
+
+    def _require_active(self, name: str) -> None:
         active = [chain.policy.name for chain in self.plan.chains]
         if name not in self.plan.policies:
             raise Layer45Error(
@@ -226,7 +258,6 @@ class Daemon:
             )
         if name not in active:
             raise Layer45Error(f'policy "{name}" is on standby; set its state = "active" and reload')
-        return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
 
     def status(self) -> dict[str, Any]:
         """What `layer45 status --json` prints."""

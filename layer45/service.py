@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from layer45.control import ControlServer, hang_up
-from layer45.control_messages import ExecPrepare, Flows, Reload, Request, Stats, Status
+from layer45.control_messages import (
+    Attach,
+    Detach,
+    ExecPrepare,
+    Flows,
+    Reload,
+    Request,
+    Stats,
+    Status,
+)
 from layer45.daemon import Daemon, Parts
 from layer45.errors import Layer45Error
 from layer45.notify import notify, notify_reloading, watchdog_interval_s
@@ -93,6 +102,10 @@ class Service:
                 return self._daemon.flows(limit)
             case ExecPrepare(policy=policy):
                 return self._daemon.prepare_exec(policy)
+            case Attach(policy=policy, pid=pid):
+                return self._daemon.attach(policy, pid)
+            case Detach(policy=policy, pid=pid):
+                return self._daemon.detach(policy, pid)
             case Reload():
                 return self._reload_now()
 

@@ -12,14 +12,14 @@ carries, and correct what a set-uid program got wrong with its first reply.
 
 import contextlib
 import os
-import socket
 import struct
 from collections.abc import Iterable, Iterator
 
-from layer45.rules import bpf, cgroups, executables, kernel_types
+from layer45.rules import bpf, cgroups, executables, kernel_types, socket_tags
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.owners import Dimension, OwnerTags, owner_tags
+from layer45.rules.process_sockets import own_cookie
 from layer45.rules.tagger_program import (
     DIMENSIONS,
     KEY_BYTES,
@@ -30,8 +30,6 @@ from layer45.rules.tagger_program import (
     path_key,
     program,
 )
-
-SO_NETNS_COOKIE = 71
 
 
 class Tagger:
@@ -88,7 +86,7 @@ class Tagger:
             }
             maps = Maps(rows, _filled(TAGS_KEY_BYTES, numbers, "layer45_tags"))
             holding.callback(os.close, maps.tags)
-            code = program(maps, tags.dimensions[2], plan.marks, _netns_cookie(), offsets)
+            code = program(maps, tags.dimensions[2], plan.marks, own_cookie(), offsets)
             loaded = bpf.load_program(
                 bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE
             )
@@ -123,8 +121,7 @@ def _versions(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
 def _entries(name: str, dimension: Dimension) -> dict[bytes, int]:
     """What the map of a dimension has in it: key → row."""
     if name == "path":
-        found = ((executables.find(path), row) for path, row in dimension.rows.items())
-        return {path_key(each.inode, each.device): row for each, row in found if each}
+        return {path_key(each.inode, each.device): row for each, row in socket_tags.files(dimension).items()}
     make = name_key if name == "name" else struct.Struct("=I").pack
     return {make(value): row for value, row in dimension.rows.items()}
 
@@ -145,11 +142,6 @@ def _offsets(tags: OwnerTags) -> tuple[Offsets | None, str]:
         return kernel_types.offsets(), ""
     except RulesError as error:
         return None, f"programs are told by their threads' names alone: {error}"
-
-
-def _netns_cookie() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
 
 
 @contextlib.contextmanager

@@ -89,7 +89,11 @@ def test_every_dig_from_its_first_packet(hosts: Hosts, tmp_path: Path) -> None:
             words = ["+time=2", "+tries=1", "some.name.test"]
             for _ in range(QUERIES):
                 said = hosts.a.run(["dig", f"@{hosts.b.address(family)}", *words]).stdout
-                assert "status: NOERROR" in said, (family, said, [d.counters("names", "tag") for d in daemons])
+                assert "status: NOERROR" in said, (
+                    family,
+                    said,
+                    [d.counters("names", "tag") for d in daemons],
+                )
         assert [_tagged(each) for each in daemons] == [(2 * QUERIES, 2 * QUERIES)] * 2
 
 

@@ -24,10 +24,13 @@ COMMANDS = [
     "status",
     "flows",
     "stats",
+    "attach",
+    "detach",
     "bench",
     "modules",
     "fec",
 ]
+ATTACHED = ["voice", "--pid", "1"]
 MODULE_COMMANDS = ["list", "show", "verify", "new", "build"]
 VOICE = """
 [policy.voice]
@@ -70,6 +73,8 @@ def test_every_command_has_help(words: list[str]) -> None:
         (["replay", "in", "out", "--policy", "x", "--direction", "up"], "--direction"),
         (["modules"], "Missing command"),
         (["exec", "voice"], "Missing argument"),
+        (["attach", "voice"], "--pid"),
+        (["detach", "voice", "--pid", "0"], "--pid"),
     ],
 )
 def test_wrong_use_is_one_line_and_2(words: list[str], expected: str) -> None:
@@ -92,13 +97,13 @@ def test_version() -> None:
     assert done.stdout.split()[0] == "layer45"
 
 
-@pytest.mark.parametrize("words", [["status"], ["stats"], ["flows"], ["reload"], ["exec"]])
+@pytest.mark.parametrize("command", ["status", "stats", "flows", "reload", "exec", "attach", "detach"])
 def test_without_a_daemon_the_socket_and_the_command_are_named(
-    words: list[str], configuration: Configuration, tmp_path: Path
+    command: str, configuration: Configuration, tmp_path: Path
 ) -> None:
     configuration.settings(f'control_socket = "{tmp_path}/none.sock"\n')
-    more = ["voice", "--", "true"] if words == ["exec"] else []
-    done = layer45(*words, "--config", configuration.directory, *more)
+    more = {"exec": ["voice", "--", "true"], "attach": ATTACHED, "detach": ATTACHED}.get(command, [])
+    done = layer45(command, "--config", configuration.directory, *more)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"layer45: {tmp_path}/none.sock: no daemon is running here; "
