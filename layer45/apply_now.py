@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layer45.attach import asks_owner, selects
+from layer45.attach import asks_owner, only_owner
 from layer45.rules import processes, socket_tags
 from layer45.rules.diversion import Diversion, RulePlan
 from layer45.rules.errors import RulesError
@@ -59,8 +59,15 @@ class _Pass:
         with contextlib.closing(Process(pid)) as process:
             owner = process.owner()
             tag = socket_tags.tag_of(self._tags, owner, self._files)
-            if tag and any(selects(each, owner).holds == "yes" for each in self._wanted):
+            if any(self._selects(each, tag) for each in self._wanted):
                 self._tag(process, tag)
+
+    def _selects(self, diversion: Diversion, tag: int) -> bool:
+        """As attach.selects, by the tag alone: of a whole host's processes, most are none of anybody's."""
+        select, unless = diversion.select, diversion.unless
+        if select is None or not tag or (select.owned and tag not in self._tags.having(select)):
+            return False
+        return not (unless and only_owner(unless) and tag in self._tags.having(unless))
 
     def _tag(self, process: Process, tag: int) -> None:
         with process.sockets() as found:

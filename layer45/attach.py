@@ -14,8 +14,7 @@ from layer45.explain import Answer, SocketContext, owner_answer
 from layer45.rules import socket_tags
 from layer45.rules.diversion import Diversion, RulePlan, Selector
 from layer45.rules.errors import RulesError
-from layer45.rules.executables import find
-from layer45.rules.owners import OwnerKeys, owner_keys, owner_tags
+from layer45.rules.owners import owner_tags
 from layer45.rules.process_sockets import Borrowed, Process, tag_sockets
 from layer45.rules.processes import Owner
 
@@ -117,14 +116,15 @@ def selects(diversion: Diversion, owner: Owner) -> Answer:
         return Answer("no", "state", "deprecated", "active")
     answer = owner_answer(diversion.select, _context(diversion.select, owner))
     unless = diversion.unless
-    if answer.holds == "yes" and unless and _only_owner(unless):
+    if answer.holds == "yes" and unless and only_owner(unless):
         excepted = owner_answer(unless, _context(unless, owner))
         if excepted.holds == "yes":
             return Answer("no", "unless", "met by it", "not to be")
     return answer
 
 
-def _only_owner(selector: Selector) -> bool:
+def only_owner(selector: Selector) -> bool:
+    """Whether no address or port is asked."""
     return not any(
         getattr(selector, key) for key in ("protocol", "local", "remote", "local_port", "remote_port")
     )
@@ -133,14 +133,8 @@ def _only_owner(selector: Selector) -> bool:
 def _context(selector: Selector, owner: Owner) -> SocketContext:
     return SocketContext(
         "", user=owner.user, group=owner.group, cgroup=owner.cgroup, name=owner.name, path=owner.path,
-        programs=programs(owner, owner_keys(selector)),
+        programs=socket_tags.Programs(selector.program).of(owner),
     )  # fmt: skip
-
-
-def programs(owner: Owner, keys: OwnerKeys) -> frozenset[str]:
-    """Which of the programs that are named a process is."""
-    named = [each for each in keys.names if each == owner.name]
-    return frozenset((*named, *(path for path in keys.paths if owner.file and find(path) == owner.file)))
 
 
 def _require_by_program(policy: str, diversions: Sequence[Diversion], owner: Owner) -> None:

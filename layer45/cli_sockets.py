@@ -43,4 +43,53 @@ def _show(done: dict[str, Any], what: str, as_json: bool) -> None:
         show_attached(done, what)
 
 
-COMMANDS = (attach, detach)
+def sockets(
+    config: Config = DEFAULT_CONFIG,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of the daemon's network namespace, and why.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Sockets that policies have; --all: why others do not."""
+    from layer45.control_messages import Sockets
+    from layer45.output import print_json
+    from layer45.views_sockets import show_sockets
+
+    found = ask_daemon(config, Sockets(everything))
+    if as_json:
+        print_json(found)
+    else:
+        show_sockets(found, everything)
+
+
+def explain(
+    pid: Annotated[
+        int | None, typer.Option("--pid", min=1, max=LAST_PID, help="Every socket of this process.")
+    ] = None,
+    socket: Annotated[
+        str | None, typer.Option("--socket", metavar="PROTO/LOCAL[/REMOTE]", help="Such as tcp/10.0.0.1:80.")
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Why a socket has a policy, or none.
+
+    Policy by policy, highest priority first: the first key that does not hold, its value, and what the policy
+    expects. Addresses as `layer45 sockets` writes them: udp/*:53, tcp/[fd00::1]:80/[fd00::2]:4711.
+    """
+    from layer45.control_messages import Explain
+    from layer45.output import print_json
+    from layer45.socket_flows import read_address
+    from layer45.views_sockets import show_explained
+
+    if (pid is None) == (socket is None):
+        raise typer.BadParameter("expected either --pid or --socket")
+    try:
+        read_address(socket or "udp/*:*")
+    except ValueError as error:
+        raise typer.BadParameter(f"{socket}: {error}") from None
+    found = ask_daemon(config, Explain(pid, socket))
+    (print_json if as_json else show_explained)(found)
+
+
+COMMANDS = (attach, detach, sockets, explain)

@@ -54,7 +54,20 @@ class Detach(msgspec.Struct, tag_field="command", tag="detach", forbid_unknown_f
     pid: Pid
 
 
-Request = Status | Stats | Flows | Reload | ExecPrepare | Attach | Detach
+class Sockets(msgspec.Struct, tag_field="command", tag="sockets", forbid_unknown_fields=True):
+    """Sockets that policies have; everything: all of the network namespace."""
+
+    everything: bool = False
+
+
+class Explain(msgspec.Struct, tag_field="command", tag="explain", forbid_unknown_fields=True):
+    """Why sockets have the policies they have: those of a process, or at an address. One of the two."""
+
+    pid: Pid | None = None
+    socket: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+
+
+Request = Status | Stats | Flows | Reload | ExecPrepare | Attach | Detach | Sockets | Explain
 
 
 class Reply(msgspec.Struct, omit_defaults=True):

@@ -20,6 +20,7 @@ from layer45.apply_now import apply_now
 from layer45.attach import Done, attach, detach
 from layer45.cgroups import Cgroups
 from layer45.config import Settings
+from layer45.control_messages import MOST_FLOWS
 from layer45.errors import Layer45Error
 from layer45.loader import Plan
 from layer45.lock import DaemonLock
@@ -27,6 +28,7 @@ from layer45.namespace import network_namespace
 from layer45.notices import Notices
 from layer45.policy import Policy
 from layer45.rules.diversion import RulePlan
+from layer45.sockets import SocketView
 from layer45.suggest import did_you_mean
 
 POLICY_HELP = {
@@ -296,6 +298,19 @@ class Daemon:
     def flows(self, limit: int) -> list[dict[str, Any]]:
         """Live flows."""
         return self._engine.flows(limit)
+
+    def sockets(self, everything: bool) -> list[dict[str, Any]]:
+        """Sockets that policies have, or all; see sockets.py. Raises Layer45Error."""
+        return self._sockets().listing(everything)
+
+    def explain(self, pid: int | None, address: str | None) -> list[dict[str, Any]]:
+        """Sockets of a process or at an address, with each policy's answer. Raises Layer45Error."""
+        if (pid is None) == (address is None):
+            raise Layer45Error("expected a process or a socket to explain")
+        return self._sockets().of_address(address) if address else self._sockets().of_process(pid or 0)
+
+    def _sockets(self) -> SocketView:
+        return SocketView(self.plan, self._engine.flows(MOST_FLOWS))
 
     def tell_notices(self) -> None:
         """Logs each counter with notice = true that is above 0, once in the life of its chain."""

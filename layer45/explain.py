@@ -5,7 +5,7 @@ Owner keys are asked as the rules ask them (rules/iptables_match.py): with a pro
 that the socket has in its mark; else by the user, group and cgroup that made the socket.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from layer45.rules.owners import OwnerTags
 Address = IPv4Address | IPv6Address
 Holds = Literal["yes", "no", "packet"]  # packet: of each packet anew
 SOME_PACKETS = "each packet's own"
-UNSEEN = "unknown: the socket was made before the tagger"
+UNSEEN = "unknown: the socket was made before the tagger, or its program set its mark"
 OUTDATED = "unknown: the socket was tagged for other policies"
 EARLIER = ", but not when the socket was made; layer45 attach makes up for it"
 OWNER_KEYS = ("user", "group", "cgroup", "program")
@@ -89,6 +89,16 @@ def candidates(
             found[each.policy] = holds
             break
     return list(found.items())
+
+
+def told(answer: Mapping[str, str]) -> str:
+    """An answer as a line."""
+    policy = f"{answer['policy']}: "
+    if answer["holds"] == "yes":
+        return policy + ("started by layer45 exec" if answer["by"] == "exec" else "every key holds")
+    if answer["by"] == "exec" and answer["key"] == "cgroup":
+        return policy + "only programs that layer45 exec starts have it"
+    return policy + f"{answer['key']} is {answer['value'] or '/'}, expected {answer['expected']}"
 
 
 def owner_answer(select: Selector, socket: SocketContext) -> Answer:

@@ -16,9 +16,11 @@ from layer45.control_messages import (
     Attach,
     Detach,
     ExecPrepare,
+    Explain,
     Flows,
     Reload,
     Request,
+    Sockets,
     Stats,
     Status,
 )
@@ -106,6 +108,10 @@ class Service:
                 return self._daemon.attach(policy, pid)
             case Detach(policy=policy, pid=pid):
                 return self._daemon.detach(policy, pid)
+            case Sockets(everything=everything):
+                return self._daemon.sockets(everything)
+            case Explain(pid=pid, socket=address):
+                return self._daemon.explain(pid, address)
             case Reload():
                 return self._reload_now()
 

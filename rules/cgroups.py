@@ -1,5 +1,7 @@
 """Where the cgroup v2 tree is, and which of a plan's cgroups are in it."""
 
+import contextlib
+import os
 from pathlib import Path, PurePosixPath
 
 from layer45.rules.diversion import RulePlan
@@ -36,6 +38,17 @@ def require(plan: RulePlan) -> None:
                         f"policy {diversion.policy}: cgroup {path!r} does not exist; "
                         f"expected the directory {mount_point() / path}"
                     )
+
+
+def by_identity() -> dict[int, str]:
+    """The kernel's numbers of all cgroups there are now → their paths. Raises RulesError."""
+    root = mount_point()
+    found = {}
+    for directory, _, _ in os.walk(root):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            path = os.path.relpath(directory, root)
+            found[Path(directory).stat().st_ino] = "" if path == "." else path
+    return found
 
 
 def identity(path: str) -> int:

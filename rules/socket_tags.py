@@ -4,10 +4,12 @@ The tagger's program looks the same things up in its maps (tagger_program.py); t
 sockets that are open already.
 """
 
+from collections.abc import Collection
+
 from layer45.rules import cgroups, executables
 from layer45.rules.diversion import Selector
 from layer45.rules.executables import Executable
-from layer45.rules.owners import Dimension, OwnerTags, owner_keys
+from layer45.rules.owners import Dimension, OwnerTags, is_path, owner_keys
 from layer45.rules.processes import Owner
 
 Files = dict[Executable, int]
@@ -17,6 +19,19 @@ def files(dimension: Dimension) -> Files:
     """The executables that a plan names, and that the host has → their rows."""
     found = ((executables.find(path), row) for path, row in dimension.rows.items())
     return {each: row for each, row in found if each}
+
+
+class Programs:
+    """Programs that policies name, and which of them a process is."""
+
+    def __init__(self, named: Collection[str]) -> None:
+        self._names = {each for each in named if not is_path(each)}
+        self._files = {each: executables.find(each) for each in named if is_path(each)}
+
+    def of(self, owner: Owner) -> frozenset[str]:
+        """Names and paths."""
+        paths = (path for path, file in self._files.items() if file and file == owner.file)
+        return frozenset((*self._names & {owner.name}, *paths))
 
 
 def tag_of(tags: OwnerTags, owner: Owner, found: Files | None = None) -> int:

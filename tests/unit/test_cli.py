@@ -26,6 +26,8 @@ COMMANDS = [
     "stats",
     "attach",
     "detach",
+    "sockets",
+    "explain",
     "bench",
     "modules",
     "fec",
@@ -75,6 +77,10 @@ def test_every_command_has_help(words: list[str]) -> None:
         (["exec", "voice"], "Missing argument"),
         (["attach", "voice"], "--pid"),
         (["detach", "voice", "--pid", "0"], "--pid"),
+        (["explain"], "either --pid or --socket"),
+        (["explain", "--pid", "1", "--socket", "udp/*:1"], "either --pid or --socket"),
+        (["explain", "--socket", "udp:1"], "expected PROTO/LOCAL or PROTO/LOCAL/REMOTE"),
+        (["explain", "--socket", "udp/1.2.3:9"], "expected PROTO/LOCAL or PROTO/LOCAL/REMOTE"),
     ],
 )
 def test_wrong_use_is_one_line_and_2(words: list[str], expected: str) -> None:
@@ -97,7 +103,9 @@ def test_version() -> None:
     assert done.stdout.split()[0] == "layer45"
 
 
-@pytest.mark.parametrize("command", ["status", "stats", "flows", "reload", "exec", "attach", "detach"])
+@pytest.mark.parametrize(
+    "command", ["status", "stats", "flows", "reload", "exec", "attach", "detach", "sockets"]
+)
 def test_without_a_daemon_the_socket_and_the_command_are_named(
     command: str, configuration: Configuration, tmp_path: Path
 ) -> None:
