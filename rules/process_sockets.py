@@ -23,7 +23,7 @@ from layer45.rules.errors import RulesError
 PIDFD_GETFD = 438  # of every machine
 SO_NETNS_COOKIE = 71
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+KINDS = ((socket.SOCK_STREAM, socket.IPPROTO_TCP), (socket.SOCK_DGRAM, socket.IPPROTO_UDP))
 TCP_CLOSE, TCP_LISTEN = 7, 10  # the states of a TCP socket that has no connection
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -110,7 +110,7 @@ class Process:
 
 def is_ours(each: socket.socket) -> bool:
     """Whether it is a TCP or UDP socket over IP."""
-    return each.family in FAMILIES and each.proto in PROTOCOLS
+    return each.family in FAMILIES and (each.type, each.proto) in KINDS
 
 
 def inode(each: socket.socket) -> int:
@@ -140,8 +140,8 @@ def tag_sockets(sockets: list[socket.socket], marks: MarkLayout, tag: int) -> No
     """Puts the tag into our field of their marks: of all, or on RulesError of none. Other bits stay."""
     with contextlib.ExitStack() as undo:
         for each in sockets:
-            before = _mark(each)
             try:
+                before = _mark(each)
                 _set_mark(each, before & ~marks.class_mask | marks.spread(tag))
             except OSError as error:
                 raise RulesError(f"a socket's mark cannot be set: {error.strerror}") from None

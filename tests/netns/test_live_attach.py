@@ -193,3 +193,19 @@ def test_one_that_has_ended_but_was_not_waited_for(hosts: Hosts) -> None:
         eventually(lambda: "Z (zombie)" in Path(f"/proc/{zombie.pid}/status").read_text())
         assert refused(a, "attach", "voice", "--pid", zombie.pid) == f"process {zombie.pid} has ended"
         zombie.wait()
+
+
+def test_apply_now_and_a_socket_that_two_processes_have(hosts: Hosts, tmp_path: Path) -> None:
+    """A launcher's socket that was passed on: the process that the policy selects gets it its tag."""
+    executable = Path(shutil.copy(Path(sys.executable).resolve(), tmp_path / "phone"))
+    with hosts.a.socket(socket.AF_INET, socket.SOCK_DGRAM) as shared:
+        process = hosts.a.popen(
+            [str(executable), "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[shared.fileno()]
+        )
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "phone\n")
+        with running(hosts.a, by_program("phone", "apply_now = true")) as a:
+            assert "processes=1 sockets=1" in a.log.read_text()
+            tag = shared.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+            assert tag and a.ask("detach", "voice", "--pid", str(process.pid))["sockets"] == 1
+            assert shared.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) not in (0, tag)
+        process.communicate("\n")
