@@ -6,7 +6,7 @@ keeps what its SYN decided.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from layer45.errors import Layer45Error
@@ -14,7 +14,7 @@ from layer45.explain import Answer, SocketContext, owner_answer
 from layer45.rules import socket_tags
 from layer45.rules.diversion import Diversion, RulePlan, Selector
 from layer45.rules.errors import RulesError
-from layer45.rules.owners import owner_tags
+from layer45.rules.owners import OwnerTags, owner_tags
 from layer45.rules.process_sockets import Borrowed, Process, tag_sockets
 from layer45.rules.processes import Owner
 
@@ -23,7 +23,8 @@ from layer45.rules.processes import Owner
 class Done:
     """sockets: how many have the tag now. connections: those of TCP among them, which stay as they are.
 
-    elsewhere: sockets in other network namespaces, which were left alone. note: why there was nothing to do.
+    elsewhere: sockets in other network namespaces, which were left alone. also: other policies that detach
+    took from them, for they ask for the same owner. note: why there was nothing to do.
     """
 
     policy: str
@@ -32,6 +33,7 @@ class Done:
     sockets: int = 0
     connections: int = 0
     elsewhere: int = 0
+    also: tuple[str, ...] = ()
     note: str = ""
 
     def told(self) -> dict[str, Any]:
@@ -61,8 +63,15 @@ def detach(plan: RulePlan, policy: str, pid: int) -> Done:
         concerned = [each for each in plan.diversions if each.policy == policy]
         _require_by_program(policy, concerned, owner)
         selectors = [each.select for each in concerned if each.select and each.select.owned]
-        tag = socket_tags.without(tags, socket_tags.tag_of(tags, owner), selectors)
-        return _tagged(process, owner, plan, policy, tag)
+        before = socket_tags.tag_of(tags, owner)
+        tag = socket_tags.without(tags, before, selectors)
+        lost = _having(plan, tags, before) - _having(plan, tags, tag) - {policy}
+        return replace(_tagged(process, owner, plan, policy, tag), also=tuple(sorted(lost)))
+
+
+def _having(plan: RulePlan, tags: OwnerTags, tag: int) -> set[str]:
+    """The policies that have a socket with this tag, as far as owners go."""
+    return {each.policy for each in plan.diversions if each.select and tag in tags.having(each.select)}
 
 
 @contextlib.contextmanager

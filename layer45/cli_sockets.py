@@ -50,7 +50,11 @@ def sockets(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Sockets that policies have; --all: why others do not."""
+    """Sockets that policies have; --all: why others do not.
+
+    POLICY with a question mark: it has some of the socket's packets, by their addresses. TAG: the policies
+    whose owner keys (user, group, cgroup, program) held when the socket was made, or was attached.
+    """
     from layer45.control_messages import Sockets
     from layer45.output import print_json
     from layer45.views_sockets import show_sockets

@@ -42,7 +42,10 @@ class SocketView:
     def listing(self, everything: bool) -> list[dict[str, Any]]:
         """Sockets that some policy has, for some of their packets at least; everything: the others, too."""
         rows = (self._described(each, self._context(each)) for each in self._held)
-        return [row for row in rows if everything or row["policies"]]
+        wanted = (row for row in rows if everything or row["policies"])
+        return sorted(
+            wanted, key=lambda row: (row["program"], row["pid"] or 0, row["protocol"], row["local"])
+        )
 
     def of_process(self, pid: int) -> list[dict[str, Any]]:
         """Its sockets, explained. Raises Layer45Error where it has none."""
@@ -138,6 +141,10 @@ class SocketView:
             for (policy, way), answer in found.items()
             if way == "match" or answer.holds != "no" or (policy, "match") not in found
         ]
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["program"], row["pid"] or 0, row["protocol"], row["local"]
 
 
 def is_connection(held: Held) -> bool:

@@ -17,6 +17,8 @@ def show_attached(done: dict[str, Any], what: str) -> None:
     print(f"{done['policy']}: {_counted(done['sockets'], 'socket')} {of} {what}")
     if done["connections"]:
         print(f"kept as it was: {_counted(done['connections'], 'TCP connection')} among them")
+    if done["also"]:
+        print(f"taken from them, too, for they ask for the same owner: {', '.join(done['also'])}")
     if done["elsewhere"]:
         print(f"left alone: {_counted(done['elsewhere'], 'socket')} in other network namespaces")
 

@@ -101,7 +101,7 @@ def test_attach_and_detach_while_it_sends(hosts: Hosts, tmp_path: Path, by: str)
         done = a.ask("attach", "voice", "--pid", str(phone.pid))
         assert done == {
             "policy": "voice", "pid": phone.pid, "program": "phone",
-            "sockets": SOCKETS, "connections": 1, "elsewhere": 0, "note": "",
+            "sockets": SOCKETS, "connections": 1, "elsewhere": 0, "also": [], "note": "",
         }  # fmt: skip
         assert wire(hosts) == CUSTOMIZED
         marks = hosts.a.run(["ss", "-Hn", "--udp", "-e", "dport", "=", "7001"]).stdout
@@ -193,6 +193,21 @@ def test_one_that_has_ended_but_was_not_waited_for(hosts: Hosts) -> None:
         eventually(lambda: "Z (zombie)" in Path(f"/proc/{zombie.pid}/status").read_text())
         assert refused(a, "attach", "voice", "--pid", zombie.pid) == f"process {zombie.pid} has ended"
         zombie.wait()
+
+
+def test_detach_says_which_other_policies_go_with_it(hosts: Hosts, tmp_path: Path) -> None:
+    """Two that ask for the same program are one to a tag; what asks for another thing stays."""
+    text = by_program("phone", "priority = 3")
+    text += '[policy.twin]\nmatch = { protocol = "tcp", program = "phone" }\n'
+    text += "[policy.path]\npriority = 1\n"
+    text += f'match = {{ protocol = "udp", program = "{tmp_path}/phone" }}\n'
+    with sender(hosts.a, hosts.b, tmp_path) as phone, running(hosts.a, text) as a:
+        assert a.ask("detach", "voice", "--pid", str(phone.pid))["also"] == ["twin"]
+        (ipv4, _) = (each for each in a.ask("sockets") if each["protocol"] == "udp")
+        assert ipv4["policies"] == [{"policy": "path", "holds": "yes"}] and ipv4["tag"]["policies"] == [
+            "path"
+        ]
+        assert wire(hosts) == PLAIN and a.policy("path")["packets"] > 0
 
 
 def test_apply_now_and_a_socket_that_two_processes_have(hosts: Hosts, tmp_path: Path) -> None:
