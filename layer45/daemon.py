@@ -1,7 +1,8 @@
 """The daemon's life: what is started in which order, how a reload switches, and what is undone at the end.
 
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
-    reload:  plan → cgroups → map → engine.apply → rules → engine.retire
+             → sockets that are open (apply_now)
+    reload:  plan → cgroups → map → engine.apply → rules → engine.retire → tagger → sockets that are open
     stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.

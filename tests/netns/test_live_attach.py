@@ -40,7 +40,20 @@ while True:
             pass
     time.sleep(0.002)
 """
-OTHER = '{ protocol = "udp", program = "nobody" }'
+ECHO_TCP = """
+import select, socket, sys
+server = socket.create_server((sys.argv[1], 7003))
+print("ready", flush=True)
+ends = [server]
+while True:
+    for end in select.select(ends, [], [])[0]:
+        if end is server:
+            ends.append(server.accept()[0])
+        elif not (text := end.recv(4096)):
+            ends.remove(end)
+        else:
+            end.sendall(text)
+"""
 SOCKETS = 4  # two that send, the listener, its client
 
 
@@ -79,6 +92,7 @@ def wire(hosts: Hosts) -> dict[int, set[bytes]]:
     return found
 
 
+V4 = socket.AF_INET
 PLAIN = {family: {b""} for family in FAMILIES}
 CUSTOMIZED = {family: {b"old"} for family in FAMILIES}
 
@@ -193,6 +207,39 @@ def test_one_that_has_ended_but_was_not_waited_for(hosts: Hosts) -> None:
         eventually(lambda: "Z (zombie)" in Path(f"/proc/{zombie.pid}/status").read_text())
         assert refused(a, "attach", "voice", "--pid", zombie.pid) == f"process {zombie.pid} has ended"
         zombie.wait()
+
+
+def _said(client: socket.socket, text: bytes) -> bool:
+    client.sendall(text)
+    return client.recv(len(text), socket.MSG_WAITALL) == text
+
+
+def test_a_servers_connections_keep_what_their_syn_decided(hosts: Hosts, tmp_path: Path) -> None:
+    """One from before attach goes on as it is; the next is customized, and goes on so behind detach."""
+    chain = 'chain = [ { module = "scramble", key = "sixteen bytes it is" } ]\n'
+    to = f'[policy.web]\nmatch = {{ protocol = "tcp", remote_port = [7003] }}\n{chain}'
+    by = f'[policy.web]\nmatch = {{ protocol = "tcp", program = "served" }}\n{chain}'
+    served = Path(shutil.copy(Path(sys.executable).resolve(), tmp_path / "served"))
+    server = hosts.b.popen([str(served), "-c", ECHO_TCP, hosts.b.ipv4], stdout=subprocess.PIPE)
+    assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    with running(hosts.a, to) as a, running(hosts.b, by) as b, contextlib.ExitStack() as clients:
+        older, newer, last = (clients.enter_context(hosts.a.socket(V4, socket.SOCK_STREAM)) for _ in range(3))
+        counted = []
+        for client, command in ((older, "attach"), (newer, "detach"), (last, "")):
+            client.settimeout(5)
+            client.connect((hosts.b.ipv4, 7003))
+            assert all(_said(each, b"some words " * 90) for each in (older, newer, last)[: len(counted) + 1])
+            counted.append((a.engine()["connections_customized"], b.engine()["connections_customized"]))
+            if command:
+                assert b.ask(command, "web", "--pid", str(server.pid))["connections"] == len(counted)
+        assert counted == [(0, 0), (1, 1), (1, 1)]
+        with hosts.b.capture("tcp") as capture:
+            assert _said(newer, b"not to be read") and _said(older, b"for everybody")
+        assert b"for everybody" in capture.content and b"not to be" not in capture.content
+        found = {
+            each["remote"]: each["policies"] for each in b.ask("sockets", "--all") if each["remote"] != "*:*"
+        }
+        assert sorted(map(len, found.values())) == [0, 0, 1]
 
 
 def test_detach_says_which_other_policies_go_with_it(hosts: Hosts, tmp_path: Path) -> None:
