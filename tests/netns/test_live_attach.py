@@ -162,7 +162,8 @@ def test_a_process_of_another_namespace_is_not_touched(hosts: Hosts, tmp_path: P
             f"process {other.pid} (phone): its {SOCKETS} sockets are in other network namespaces, "
             "which this daemon's rules do not see; run a daemon there"
         )
-        assert "fwmark:0x40000" in hosts.b.run(["ss", "-Hn", "--udp", "-e"]).stdout
+        seen = hosts.b.run(["ss", "-Hn", "--udp", "-e", "dport", "=", "7001"]).stdout
+        assert seen.count("fwmark:0x40000 ") == 2, seen
 
 
 def test_what_cannot_be_attached_is_said_in_one_line(hosts: Hosts, tmp_path: Path) -> None:
