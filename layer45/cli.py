@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from layer45 import cli_fec, cli_host, cli_life_cycle, cli_live, cli_modules
+from layer45 import cli_fec, cli_host, cli_life_cycle, cli_live, cli_modules, cli_sockets
 from layer45.errors import ConfigError, Layer45Error
 from layer45.output import print_error
 
@@ -49,7 +49,12 @@ def layer45(
         raise typer.Exit(2)
 
 
-for function in (*cli_host.COMMANDS, *cli_live.COMMANDS, *cli_life_cycle.COMMANDS):
+for function in (
+    *cli_host.COMMANDS,
+    *cli_live.COMMANDS,
+    *cli_sockets.COMMANDS,
+    *cli_life_cycle.COMMANDS,
+):
     app.command(function.__name__.removesuffix("_"))(function)
 app.add_typer(cli_modules.app, name="modules")
 app.add_typer(cli_fec.app, name="fec")

@@ -12,8 +12,10 @@ from layer45.life_cycle import Command
 
 LONGEST_REQUEST_BYTES = 64 * 1024
 MOST_FLOWS = 100_000
+LAST_PID = 1 << 22  # the kernel's largest
 
 PolicyName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Pid = Annotated[int, msgspec.Meta(ge=1, le=LAST_PID)]
 
 
 class Status(msgspec.Struct, tag_field="command", tag="status", forbid_unknown_fields=True):
@@ -47,7 +49,34 @@ class ChangeState(msgspec.Struct, tag_field="command", tag="change-state", forbi
     how: Command
 
 
-Request = Status | Stats | Flows | Reload | ExecPrepare | ChangeState
+class Attach(msgspec.Struct, tag_field="command", tag="attach", forbid_unknown_fields=True):
+    """Tag the open sockets of a process as if they were made now."""
+
+    policy: PolicyName
+    pid: Pid
+
+
+class Detach(msgspec.Struct, tag_field="command", tag="detach", forbid_unknown_fields=True):
+    """Take a policy out of the tags of a process's open sockets."""
+
+    policy: PolicyName
+    pid: Pid
+
+
+class Sockets(msgspec.Struct, tag_field="command", tag="sockets", forbid_unknown_fields=True):
+    """Sockets that policies have; everything: all of the network namespace."""
+
+    everything: bool = False
+
+
+class Explain(msgspec.Struct, tag_field="command", tag="explain", forbid_unknown_fields=True):
+    """Why sockets have the policies they have: those of a process, or at an address. One of the two."""
+
+    pid: Pid | None = None
+    socket: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+
+
+Request = Status | Stats | Flows | Reload | ExecPrepare | ChangeState | Attach | Detach | Sockets | Explain
 
 
 class Reply(msgspec.Struct, omit_defaults=True):

@@ -1,7 +1,9 @@
 """The daemon's life: what is started in which order, how a reload switches, and what is undone at the end.
 
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
-    reload:  plan → cgroups → map → engine.apply → rules → engine.retire; a change of a policy's state, too
+             → sockets that are open (apply_now)
+    reload:  plan → cgroups → map → engine.apply → rules → engine.retire → tagger → sockets that are open;
+             a change of a policy's state, too
     stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
@@ -12,12 +14,15 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from layer45.apply_now import apply_now
+from layer45.attach import Done, attach, detach
 from layer45.cgroups import Cgroups
 from layer45.config import Settings
+from layer45.control_messages import MOST_FLOWS
 from layer45.errors import Layer45Error
 from layer45.life_cycle import STATES, Command, LifeCycle
 from layer45.loader import Plan, with_states
@@ -26,6 +31,8 @@ from layer45.namespace import network_namespace
 from layer45.notices import Notices
 from layer45.policy import Policy
 from layer45.rules.diversion import RulePlan
+from layer45.sockets import SocketView
+from layer45.start_checks import check_privileges, check_queues_free, check_settings
 from layer45.suggest import did_you_mean
 
 POLICY_HELP = {
@@ -36,7 +43,6 @@ POLICY_HELP = {
     "ingress_packets": "of them, for this host",
     "ingress_bytes": "their bytes",
 }
-BOUND_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 
 
 class Engine(Protocol):
@@ -208,6 +214,15 @@ class Daemon:
         if reason:
             self._log.warning(f"{'some ' if on else ''}sockets are not tagged", reason=reason)
         self._tell_missing()
+        self._apply_now(plan)
+
+    def _apply_now(self, plan: Plan) -> None:
+        """Sockets that were open before; behind the tagger, so that none is made between the two."""
+        done = apply_now(plan.rules, [each.policy.name for each in plan.chains if each.policy.apply_now])
+        for problem in done.problems:
+            self._log.warning("open sockets are not tagged", reason=problem)
+        if done.sockets:
+            self._log.info("open sockets are tagged", processes=done.processes, sockets=done.sockets)
 
     def _tell_missing(self) -> None:
         missing = self._rules.missing_programs()
@@ -244,12 +259,32 @@ class Daemon:
 
     def prepare_exec(self, name: str) -> dict[str, Any]:
         """The cgroup of a policy's programs, made if somebody removed it. Raises Layer45Error."""
+        self._require_active(name)
+        return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
+
+    def attach(self, name: str, pid: int) -> dict[str, Any]:
+        """Open sockets of a process get the policy, if it selects them. Raises Layer45Error."""
+        self._require_active(name)
+        return self._tell_attached("attached", attach(self.plan.rules, name, pid))
+
+    def detach(self, name: str, pid: int) -> dict[str, Any]:
+        """Open sockets of a process lose the policy. Raises Layer45Error."""
+        self._require_active(name)
+        return self._tell_attached("detached", detach(self.plan.rules, name, pid))
+
+    def _tell_attached(self, event: str, done: Done) -> dict[str, Any]:
+        if not done.note:
+            self._log.info(
+                event, policy=done.policy, pid=done.pid, program=done.program, sockets=done.sockets
+            )
+        return done.told()
+
+    def _require_active(self, name: str) -> None:
         states = self.plan.states
         self._require_policy(name, [each for each, state in states.items() if state == "active"])
         if states[name] != "active":
             is_now = "on standby" if states[name] == "standby" else states[name]
             raise Layer45Error(f'policy "{name}" is {is_now}; run: layer45 activate {name}')
-        return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
 
     def _require_policy(self, name: str, choices: Iterable[str]) -> None:
         """Raises Layer45Error that tells of a name like it, or of the choices."""
@@ -300,6 +335,19 @@ class Daemon:
         """Live flows."""
         return self._engine.flows(limit)
 
+    def sockets(self, everything: bool) -> list[dict[str, Any]]:
+        """Sockets that policies have, or all; see sockets.py. Raises Layer45Error."""
+        return self._sockets().listing(everything)
+
+    def explain(self, pid: int | None, address: str | None) -> list[dict[str, Any]]:
+        """Sockets of a process or at an address, with each policy's answer. Raises Layer45Error."""
+        if (pid is None) == (address is None):
+            raise Layer45Error("expected a process or a socket to explain")
+        return self._sockets().of_address(address) if address else self._sockets().of_process(pid or 0)
+
+    def _sockets(self) -> SocketView:
+        return SocketView(self.plan, self._engine.flows(MOST_FLOWS))
+
     def tell_notices(self) -> None:
         """Logs each counter with notice = true that is above 0, once in the life of its chain."""
         if not self._notices:
@@ -340,36 +388,3 @@ def _policy_state(
 
 def _choices(names: Iterable[str]) -> str:
     return f"; there is {', '.join(names) or 'none'}"
-
-
-def check_privileges() -> None:
-    """Raises Layer45Error."""
-    if os.geteuid() != 0:
-        raise Layer45Error("run needs root, for it opens queues and changes rules; run: sudo layer45 run")
-
-
-def check_settings(directory: Path, before: Settings, after: Settings) -> None:
-    """What is one per daemon cannot change while it runs. Raises Layer45Error."""
-    changed = [f.name for f in fields(Settings) if getattr(before, f.name) != getattr(after, f.name)]
-    fixed = [name for name in changed if name not in ("module_dirs",)]
-    if fixed:
-        was = getattr(before, fixed[0])
-        raise Layer45Error(
-            f"{directory / 'layer45.toml'}: {fixed[0]}: it was {was!r} at the start; restart to change it"
-        )
-
-
-def check_queues_free(plan: Plan) -> None:
-    """Raises Layer45Error if a program reads one of our queues already."""
-    try:
-        bound = {int(line.split()[0]): line.split()[1] for line in BOUND_QUEUES.read_text().splitlines()}
-    except OSError:
-        return  # the kernel's module is not loaded yet, so nobody has a queue
-    for number in sorted(
-        {n for group in plan.queues for n in range(group.first, group.first + group.workers)}
-    ):
-        if number in bound:
-            raise Layer45Error(
-                f"queue {number} is in use by another program (netlink port {bound[number]}); "
-                "set another first_queue in layer45.toml"
-            )

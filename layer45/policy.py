@@ -40,6 +40,7 @@ class Policy:
     match None: the policy has no match key; only programs started by `layer45 exec` have it.
     match Selector() (`match = {}`): any socket.
     unless: sockets that match excludes.
+    apply_now: open sockets of programs that match get it when the daemon starts or reloads.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Policy:
     on_failure: Literal["open", "closed"] = "open"
     mtu: Literal["fragment", "signal"] = "fragment"
     state: Literal["active", "standby", "deprecated"] = "active"
+    apply_now: bool = False
 
     @property
     def file(self) -> Path:
@@ -77,6 +79,7 @@ class _PlainKeys:
     on_failure: Literal["open", "closed"] = "open"
     mtu: Literal["fragment", "signal"] = "fragment"
     state: Literal["active", "standby", "deprecated"] = "active"
+    apply_now: bool = False
 
 
 def load_policies(directory: Path) -> dict[str, Policy]:

@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from layer45.control import ControlServer, hang_up
-from layer45.control_messages import ChangeState, ExecPrepare, Flows, Reload, Request, Stats, Status
+from layer45.control_messages import (
+    Attach,
+    ChangeState,
+    Detach,
+    ExecPrepare,
+    Explain,
+    Flows,
+    Reload,
+    Request,
+    Sockets,
+    Stats,
+    Status,
+)
 from layer45.daemon import Daemon, Parts
 from layer45.errors import Layer45Error
 from layer45.life_cycle import Command
@@ -94,6 +106,14 @@ class Service:
                 return self._daemon.flows(limit)
             case ExecPrepare(policy=policy):
                 return self._daemon.prepare_exec(policy)
+            case Attach(policy=policy, pid=pid):
+                return self._daemon.attach(policy, pid)
+            case Detach(policy=policy, pid=pid):
+                return self._daemon.detach(policy, pid)
+            case Sockets(everything=everything):
+                return self._daemon.sockets(everything)
+            case Explain(pid=pid, socket=address):
+                return self._daemon.explain(pid, address)
             case Reload():
                 return self._reload_now()
             case ChangeState(policy=policy, how=how):

@@ -62,9 +62,8 @@ def _span(numbers: list[int] | None) -> str:
 def show_status(state: dict[str, Any]) -> None:
     """status: the daemon in a few lines, then its policies and queues."""
     rules, tagger = state["rules"], state.get("tagger")
-    print(
-        f"daemon      pid {state['pid']}, up {_duration(state['uptime_s'])}, generation {state['generation']}"
-    )
+    up = readable_duration(state["uptime_s"])
+    print(f"daemon      pid {state['pid']}, up {up}, generation {state['generation']}")
     print(f"config      {state['config']}")
     print(f"socket      {state['control_socket']}")
     print(f"namespace   net:[{state['namespace']}]")
@@ -88,7 +87,7 @@ def _show_policies(policies: list[dict[str, Any]]) -> None:
         ("POLICY", "STATE", "SINCE", "BY", "CLASS", "QUEUES", "PACKETS", "BYTES", "CHAIN"),
         [
             (p["name"], p["state"], p["state_since"], p["state_source"], p["class"], _span(p["queues"]),
-             p["packets"], _bytes(p["bytes"]), _arrow(p["chain"]))
+             p["packets"], readable_bytes(p["bytes"]), _arrow(p["chain"]))
             for p in policies
         ],
     )  # fmt: skip
@@ -141,7 +140,8 @@ def _cell(value: object) -> object:
     return round(value, 1) if isinstance(value, float) else value
 
 
-def _duration(seconds: float) -> str:
+def readable_duration(seconds: float) -> str:
+    """In the two largest units."""
     hours, rest = divmod(int(seconds), 3600)
     minutes, left = divmod(rest, 60)
     return (
@@ -149,7 +149,8 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _bytes(count: int) -> str:
+def readable_bytes(count: int) -> str:
+    """In a unit that leaves up to three digits."""
     amount = float(count)
     for unit in UNITS:
         if amount < 1000 or unit == UNITS[-1]:

@@ -1,5 +1,7 @@
 """Where the cgroup v2 tree is, and which of a plan's cgroups are in it."""
 
+import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -23,8 +25,13 @@ def level(path: str) -> int:
 
 
 def above(path: str) -> list[str]:
-    """The cgroups that a cgroup lies in, but for the root."""
+    """The cgroups that a cgroup lies in, but for the root; the deepest first."""
     return [str(each) for each in PurePosixPath(path).parents][:-1]
+
+
+def within(path: str, ancestor: str) -> bool:
+    """Whether path is ancestor or lies below it."""
+    return ancestor in (path, *above(path))
 
 
 def require(plan: RulePlan) -> None:
@@ -39,6 +46,17 @@ def require(plan: RulePlan) -> None:
                         f"policy {diversion.policy}: cgroup {path!r} does not exist; "
                         f"expected the directory {root / path}"
                     )
+
+
+def by_identity() -> dict[int, str]:
+    """The kernel's numbers of all cgroups there are now → their paths. Raises RulesError."""
+    root = mount_point()
+    found = {}
+    for directory, _, _ in os.walk(root):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            path = os.path.relpath(directory, root)
+            found[Path(directory).stat().st_ino] = "" if path == "." else path
+    return found
 
 
 def identities(paths: Iterable[str]) -> dict[str, int]:

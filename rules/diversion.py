@@ -79,6 +79,11 @@ class MarkLayout:
         """The largest class number; 0 is no class."""
         return (1 << self.class_mask.bit_count()) - 1
 
+    def gathered(self, mark: int) -> int:
+        """The number in a mark: spread, backwards."""
+        bits = [place for place in range(32) if self.class_mask >> place & 1]
+        return sum((mark >> place & 1) << order for order, place in enumerate(bits))
+
     def spread(self, class_id: int) -> int:
         """The mark value of a class."""
         value = 0

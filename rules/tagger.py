@@ -12,14 +12,14 @@ carries, and correct what a set-uid program got wrong with its first reply.
 
 import contextlib
 import os
-import socket
 import struct
 from collections.abc import Iterable, Iterator
 
-from layer45.rules import bpf, cgroups, executables, kernel_types
+from layer45.rules import bpf, cgroups, executables, kernel_types, socket_tags
 from layer45.rules.diversion import MarkLayout, RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.owners import Dimension, OwnerTags, owner_tags
+from layer45.rules.process_sockets import own_cookie
 from layer45.rules.tagger_program import (
     DIMENSIONS,
     KEY_BYTES,
@@ -30,8 +30,6 @@ from layer45.rules.tagger_program import (
     path_key,
     program,
 )
-
-SO_NETNS_COOKIE = 71
 
 
 class Tagger:
@@ -59,7 +57,8 @@ class Tagger:
             loaded = self._load(tags, plan, offsets, maps)
             self._attach(loaded)
         self._plan = plan
-        return "; ".join(filter(None, (tags.problem, problem)))
+        problems = (tags.problem, problem, socket_tags.same_file(tags.dimensions[-1]))
+        return "; ".join(filter(None, problems))
 
     @property
     def missing(self) -> list[str]:
@@ -79,7 +78,7 @@ class Tagger:
         """The program's descriptor; it and those of its maps are closed with the stack."""
         with _told("load"):
             maps = _maps(tags, plan.marks, holding)
-            code = program(maps, plan.marks, _netns_cookie(), offsets)
+            code = program(maps, plan.marks, own_cookie(), offsets)
             loaded = bpf.load_program(
                 bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE
             )
@@ -136,8 +135,7 @@ def _maps(tags: OwnerTags, marks: MarkLayout, holding: contextlib.ExitStack) -> 
 def _entries(name: str, dimension: Dimension) -> dict[bytes, int]:
     """What the map of a dimension has in it: key → row."""
     if name == "path":
-        found = ((executables.find(path), row) for path, row in dimension.rows.items())
-        return {path_key(each.inode, each.device): row for each, row in found if each}
+        return {path_key(each.inode, each.device): row for each, row in socket_tags.files(dimension).items()}
     make = name_key if name == "name" else struct.Struct("=I").pack
     return {make(value): row for value, row in dimension.rows.items()}
 
@@ -158,11 +156,6 @@ def _offsets(tags: OwnerTags) -> tuple[Offsets | None, str]:
         return kernel_types.offsets(), ""
     except RulesError as error:
         return None, f"programs are told by their threads' names alone: {error}"
-
-
-def _netns_cookie() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
 
 
 @contextlib.contextmanager

@@ -3,12 +3,13 @@
 import contextlib
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from layer45.rules import cgroups, tagger
+from layer45.rules import cgroups, processes, socket_tags, tagger
 from layer45.rules.diversion import MarkLayout, RulePlan, Selector
 from layer45.rules.errors import RulesError
 from layer45.rules.owners import owner_tags
@@ -174,6 +175,57 @@ def test_a_program_has_a_name_and_an_executable(hosts: Hosts, here: Tagger, tmp_
         assert mark_of(hosts.a, phone, text) == holding(wanted, 0, 1)
     assert mark_of(hosts.a, link) == holding(wanted, 1, 2)
     assert mark_of(hosts.a, other) == mark_of(hosts.a, phone, IN_A_CHILD) == holding(wanted)
+
+
+AS_SOMEBODY = f"""
+import os, sys
+name, cgroup, user, group = sys.argv[1:]
+open(cgroup + "/cgroup.procs", "w").write(str(os.getpid()))
+open("/proc/self/comm", "w").write(name)
+os.setresgid(*[int(group)] * 3)
+os.setresuid(*[int(user)] * 3)
+{MARK_OF_A_SOCKET.replace("))", "), flush=True)")}
+sys.stdin.read()
+"""
+
+
+def _same_tag(host: Host, wanted: RulePlan, argv: list[object]) -> int:
+    """The mark of the socket of a program that goes on, which is what Python finds for the process."""
+    process = host.popen(list(map(str, argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    mark = int(process.stdout.readline())
+    found = socket_tags.tag_of(owner_tags(wanted), processes.owner(process.pid))
+    process.communicate()
+    assert mark == wanted.marks.spread(found)
+    return mark
+
+
+def test_python_finds_the_tag_that_the_tagger_gives(hosts: Hosts, here: Tagger, tmp_path: Path) -> None:
+    """By user, group, cgroup, name and executable; of what has given itself another name, too."""
+    phone = program(tmp_path, "phone")
+    with new_cgroups("calls", "calls/video") as (calls, video):
+        wanted = plan(
+            Selector(program=("phone",)), Selector(program=(str(phone),)), Selector(program=("renamed",)),
+            Selector(user=(61001,)), Selector(group=(62001,), program=(str(phone),)),
+            Selector(cgroup=(calls,)), Selector(cgroup=(video,), user=(61001,)),
+        )  # fmt: skip
+        apply(hosts.a, here, wanted)
+        found = set()
+        for name in ("phone", "renamed"):
+            for cgroup in ("", calls, video):
+                for user, group in ((0, 0), (61001, 0), (0, 62001)):
+                    words = (name, cgroups.mount_point() / cgroup, user, group)
+                    found.add(_same_tag(hosts.a, wanted, [phone, "-c", AS_SOMEBODY, *words]))
+        assert len(found) == 2 * (2 + 3 + 2)  # of user 61001, video is more than calls
+
+
+def test_two_paths_of_one_executable_are_told_of(hosts: Hosts, here: Tagger, tmp_path: Path) -> None:
+    phone, link = program(tmp_path, "phone"), tmp_path / "link"
+    link.symlink_to(phone)
+    wanted = plan(Selector(program=(str(phone),)), Selector(program=(str(link),)))
+    with hosts.a.entered():
+        problem = here.apply(wanted)
+    assert problem == f"{phone} and {link} are one executable; expected the same path in all policies"
 
 
 def test_a_name_of_fifteen_bytes(hosts: Hosts, here: Tagger, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ COMMANDS = [
     "status",
     "flows",
     "stats",
+    "attach",
+    "detach",
+    "sockets",
+    "explain",
     "bench",
     "activate",
     "deactivate",
@@ -32,6 +36,7 @@ COMMANDS = [
     "modules",
     "fec",
 ]
+ATTACHED = ["voice", "--pid", "1"]
 MODULE_COMMANDS = ["list", "show", "verify", "new", "build"]
 VOICE = """
 [policy.voice]
@@ -76,6 +81,12 @@ def test_every_command_has_help(words: list[str]) -> None:
         (["exec", "voice"], "Missing argument"),
         (["revoke"], "Missing argument"),
         (["activate", "voice", "bulk"], "unexpected extra argument"),
+        (["attach", "voice"], "--pid"),
+        (["detach", "voice", "--pid", "0"], "--pid"),
+        (["explain"], "either --pid or --socket"),
+        (["explain", "--pid", "1", "--socket", "udp/*:1"], "either --pid or --socket"),
+        (["explain", "--socket", "udp:1"], "expected PROTO/LOCAL or PROTO/LOCAL/REMOTE"),
+        (["explain", "--socket", "udp/1.2.3:9"], "expected PROTO/LOCAL or PROTO/LOCAL/REMOTE"),
     ],
 )
 def test_wrong_use_is_one_line_and_2(words: list[str], expected: str) -> None:
@@ -98,13 +109,15 @@ def test_version() -> None:
     assert done.stdout.split()[0] == "layer45"
 
 
-@pytest.mark.parametrize("words", [["status"], ["stats"], ["flows"], ["reload"], ["exec"], ["revoke"]])
+@pytest.mark.parametrize(
+    "command", ["status", "stats", "flows", "reload", "exec", "attach", "detach", "sockets", "revoke"]
+)
 def test_without_a_daemon_the_socket_and_the_command_are_named(
-    words: list[str], configuration: Configuration, tmp_path: Path
+    command: str, configuration: Configuration, tmp_path: Path
 ) -> None:
     configuration.settings(f'control_socket = "{tmp_path}/none.sock"\n')
-    more = {"exec": ["voice", "--", "true"], "revoke": ["voice"]}.get(words[0], [])
-    done = layer45(*words, "--config", configuration.directory, *more)
+    more = {"exec": ["voice", "--", "true"], "attach": ATTACHED, "detach": ATTACHED, "revoke": ["voice"]}
+    done = layer45(command, "--config", configuration.directory, *more.get(command, []))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"layer45: {tmp_path}/none.sock: no daemon is running here; "

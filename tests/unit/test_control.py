@@ -121,6 +121,8 @@ def test_the_socket_is_for_root_and_its_group(running: Running) -> None:
      b'{"command":"status","extra":1}', b'{"command":"flows","limit":0}',
      b'{"command":"flows","limit":1000000000}', b'{"command":"flows","limit":"1"}',
      b'{"command":"exec-prepare"}', b'{"command":"exec-prepare","policy":""}',
+    b'{"command":"attach","policy":"a"}', b'{"command":"attach","policy":"a","pid":0}',
+    b'{"command":"detach","policy":"a","pid":4194305}',
      b'{"command":"status"', b"[" * 5000],
 )  # fmt: skip
 def test_what_is_no_request_gets_one_line(running: Running, line: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from layer45 import daemon as daemon_module
+from layer45 import start_checks
 from layer45.cgroups import Cgroups
 from layer45.daemon import Daemon, Parts
 from layer45.errors import ConfigError, Layer45Error
@@ -124,7 +124,7 @@ class StandInRules:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(daemon_module, "BOUND_QUEUES", tmp_path / "bound")
+    monkeypatch.setattr(start_checks, "BOUND_QUEUES", tmp_path / "bound")
     return Stage()
 
 
@@ -373,5 +373,5 @@ def test_the_lock_is_free_after_the_stop(started: Daemon, tmp_path: Path) -> Non
 def test_settings_are_compared_whole(configuration: Configuration) -> None:
     before = configuration.load().settings
     with pytest.raises(Layer45Error, match="seed"):
-        daemon_module.check_settings(configuration.directory, before, replace(before, seed=5))
-    daemon_module.check_settings(configuration.directory, before, replace(before, module_dirs=("/x",)))
+        start_checks.check_settings(configuration.directory, before, replace(before, seed=5))
+    start_checks.check_settings(configuration.directory, before, replace(before, module_dirs=("/x",)))

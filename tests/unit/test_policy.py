@@ -88,6 +88,7 @@ ENTRY = "expected a table { module = … }, got "
         ("[policy.a]\nsummary = 1", ["2: policy.a.summary: expected text, got 1"]),
         ("[policy.a]\npriority = '1'", ['2: policy.a.priority: expected integer -2147483648..2147483647, got "1"']),
         ("[policy.a]\non_failure = 'opn'", ['2: policy.a.on_failure: expected one of "closed", "open", got "opn", did you mean "open"?']),
+        ("[policy.a]\napply_now = 1", ["2: policy.a.apply_now: expected true or false, got 1"]),
         ("[policy.a]\nmtu = 1500", ['2: policy.a.mtu: expected one of "fragment", "signal", got 1500']),
         ("[policy.a]\nstate = 'on'", ['2: policy.a.state: expected one of "active", "deprecated", "standby", got "on"']),
         ("[policy.a]\nmatch = 'udp'", ['2: policy.a.match: expected a table such as { protocol = "udp" }, got "udp"']),
@@ -114,7 +115,7 @@ def test_wrong_keys(tmp_path: Path, text: str, expected: list[str]) -> None:
 def test_all_files_are_told_of_at_once(tmp_path: Path) -> None:
     assert problems(tmp_path, "[policy.a]\nmtu = 1\nx = 1", "=", "[policy.c]\nmatch = { local_port = 0 }") == [
         'a.toml:2: policy.a.mtu: expected one of "fragment", "signal", got 1',
-        "a.toml:3: policy.a.x: unknown key; expected one of summary, priority, match, include, chain, on_failure, mtu, state",
+        "a.toml:3: policy.a.x: unknown key; expected one of summary, priority, match, include, chain, on_failure, mtu, state, apply_now",
         "b.toml:1: not valid TOML: invalid statement",
         'c.toml:2: policy.c.match.local_port: expected a port 1..65535 or a range such as "5004-5100", got 0',
     ]  # fmt: skip

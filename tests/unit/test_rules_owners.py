@@ -4,7 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layer45.rules.diversion import Diversion, MarkLayout, QueueGroup, RulePlan, Selector
+from layer45.rules.executables import Executable
 from layer45.rules.owners import OwnerTags, owner_keys, owner_tags
+from layer45.rules.processes import Owner
+from layer45.rules.socket_tags import tag_of, without
 
 MARKS = MarkLayout(0x10FF, 0x2000)
 ids = st.lists(st.integers(1, 4), max_size=2).map(tuple)
@@ -13,6 +16,14 @@ NAMES, FILES = ["dig", "curl", "x"], ["/bin/dig", "/bin/y"]
 programs = st.lists(st.sampled_from([*NAMES, *FILES]), max_size=3).map(tuple)
 selectors = st.builds(
     Selector, user=ids, group=ids, cgroup=st.lists(paths, max_size=2).map(tuple), program=programs
+)
+
+owners = st.tuples(
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.sampled_from(["a", "a/b", "a/b/x", "ab", "z"]),
+    st.sampled_from([*NAMES, "other"]),
+    st.sampled_from([*FILES, "/other"]),
 )
 
 
@@ -30,16 +41,7 @@ def holds(selector: Selector, user: int, group: int, cgroup: str, name: str, pat
     )
 
 
-@given(
-    st.lists(selectors, max_size=6),
-    st.tuples(
-        st.integers(1, 5),
-        st.integers(1, 5),
-        st.sampled_from(["a", "a/b", "a/b/x", "ab", "z"]),
-        st.sampled_from([*NAMES, "other"]),
-        st.sampled_from([*FILES, "/other"]),
-    ),
-)
+@given(st.lists(selectors, max_size=6), owners)
 def test_some_tag_tells_what_holds(chosen: list[Selector], owner: tuple[int, int, str, str, str]) -> None:
     tags = owner_tags(plan(*chosen))
     if not tags.keys or tags.problem:
@@ -47,18 +49,32 @@ def test_some_tag_tells_what_holds(chosen: list[Selector], owner: tuple[int, int
     owned = [s for s in chosen if s.owned]
     places = frozenset(tags.keys.index(owner_keys(s)) for s in owned if holds(s, *owner))
     (number,) = (n for n, found in tags.sets.items() if found == places)
-    assert tags.numbers[rows(tags, *owner)] == number
+    assert tag(tags, *owner) == number
     for selector in owned:
         assert (number in tags.having(selector)) == holds(selector, *owner)
         assert (number in tags.lacking(selector)) != (number in tags.having(selector))
 
 
-def rows(tags: OwnerTags, user: int, group: int, cgroup: str, name: str, path: str) -> tuple[int, ...]:
-    """As the tagger finds them."""
-    above = [cgroup.rsplit("/", count)[0] for count in range(3)]
-    found = [next((each for each in above if each in tags.dimensions[2].rows), cgroup)]
-    values = (user, group, *found, name, path)
-    return tuple(d.rows.get(value, 0) for d, value in zip(tags.dimensions, values, strict=True))
+def tag(tags: OwnerTags, user: int, group: int, cgroup: str, name: str, path: str) -> int:
+    """Of an owner, its executable told by a number."""
+    files = {Executable(FILES.index(each), 1): row for each, row in tags.dimensions[4].rows.items()}
+    file = Executable(FILES.index(path), 1) if path in FILES else Executable(7, 1)
+    return tag_of(tags, Owner(1, user, group, cgroup, name, path, file), files)
+
+
+@given(st.lists(selectors, max_size=6), st.lists(selectors, max_size=2), owners)
+def test_what_is_taken_out_of_a_tag_does_not_hold_by_it(
+    kept: list[Selector], taken: list[Selector], owner: tuple[int, int, str, str, str]
+) -> None:
+    """The other keys stay, where some owner could have just them."""
+    tags = owner_tags(plan(*kept, *taken))
+    if not tags.keys or tags.problem:
+        return
+    before = tag(tags, *owner)
+    after = without(tags, before, taken)
+    assert not [each for each in taken if each.owned and after in tags.having(each)]
+    rest = tags.sets[before] - {tags.keys.index(owner_keys(each)) for each in taken if each.owned}
+    assert tags.sets[after] == (rest if rest in tags.sets.values() else frozenset())
 
 
 @given(st.lists(selectors, max_size=6))

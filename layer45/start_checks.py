@@ -1,0 +1,44 @@
+"""What a daemon looks at before it starts, and before it reloads."""
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from layer45.config import Settings
+from layer45.errors import Layer45Error
+from layer45.loader import Plan
+
+BOUND_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+
+
+def check_privileges() -> None:
+    """Raises Layer45Error."""
+    if os.geteuid() != 0:
+        raise Layer45Error("run needs root, for it opens queues and changes rules; run: sudo layer45 run")
+
+
+def check_settings(directory: Path, before: Settings, after: Settings) -> None:
+    """What is one per daemon cannot change while it runs. Raises Layer45Error."""
+    changed = [f.name for f in fields(Settings) if getattr(before, f.name) != getattr(after, f.name)]
+    fixed = [name for name in changed if name not in ("module_dirs",)]
+    if fixed:
+        was = getattr(before, fixed[0])
+        raise Layer45Error(
+            f"{directory / 'layer45.toml'}: {fixed[0]}: it was {was!r} at the start; restart to change it"
+        )
+
+
+def check_queues_free(plan: Plan) -> None:
+    """Raises Layer45Error if a program reads one of our queues already."""
+    try:
+        bound = {int(line.split()[0]): line.split()[1] for line in BOUND_QUEUES.read_text().splitlines()}
+    except OSError:
+        return  # the kernel's module is not loaded yet, so nobody has a queue
+    for number in sorted(
+        {n for group in plan.queues for n in range(group.first, group.first + group.workers)}
+    ):
+        if number in bound:
+            raise Layer45Error(
+                f"queue {number} is in use by another program (netlink port {bound[number]}); "
+                "set another first_queue in layer45.toml"
+            )
