@@ -181,7 +181,7 @@ def test_what_cannot_be_attached_is_said_in_one_line(hosts: Hosts, tmp_path: Pat
             "exec": f"{no}: cgroup is {own or '/'}, expected {a.cgroup}/exec",
             "root": f"{no}: unless is met by it, expected not to be",
             "vioce": 'no policy "vioce", did you mean "voice"?',
-            "spare": 'policy "spare" is on standby; set its state = "active" and reload',
+            "spare": 'policy "spare" is on standby; run: layer45 activate spare',
         }
         for name, line in expected.items():
             assert refused(a, "attach", name, "--pid", phone.pid) == line.format(name)
