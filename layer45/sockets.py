@@ -62,9 +62,7 @@ class SocketView:
             raise Layer45Error(f"{text}: {error}") from None
         found = [each for each in self._held if _is_at(each, protocol, ends)]
         if not found:
-            raise Layer45Error(
-                f"no socket {text} in this network namespace; layer45 sockets --all has them all"
-            )
+            raise Layer45Error(f"no socket {text} in this network namespace; {ALL}")
         return [self._explained(each) for each in found]
 
     def _context(self, held: Held) -> SocketContext:

@@ -21,16 +21,6 @@ def files(dimension: Dimension) -> Files:
     return {each: row for each, row in found if each}
 
 
-def same_file(dimension: Dimension) -> str:
-    """What is wrong where a plan has two names for one executable: only the last one is told. Else empty."""
-    found: dict[Executable, str] = {}
-    for path in dimension.rows:
-        file = executables.find(path)
-        if file and found.setdefault(file, path) != path:
-            return f"{found[file]} and {path} are one executable; expected the same path in all policies"
-    return ""
-
-
 class Programs:
     """Programs that policies name, and which of them a process is."""
 

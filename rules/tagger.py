@@ -54,10 +54,10 @@ class Tagger:
             return tags.problem
         offsets, problem = _offsets(tags)
         with contextlib.ExitStack() as maps:
-            loaded = self._load(tags, plan, offsets, maps)
+            loaded = _load(tags, plan, offsets, maps)
             self._attach(loaded)
         self._plan = plan
-        problems = (tags.problem, problem, socket_tags.same_file(tags.dimensions[-1]))
+        problems = (tags.problem, problem, _same_file(self._versions))
         return "; ".join(filter(None, problems))
 
     @property
@@ -71,19 +71,6 @@ class Tagger:
             return False
         self.apply(self._plan)
         return True
-
-    def _load(
-        self, tags: OwnerTags, plan: RulePlan, offsets: Offsets | None, holding: contextlib.ExitStack
-    ) -> int:
-        """The program's descriptor; it and those of its maps are closed with the stack."""
-        with _told("load"):
-            maps = _maps(tags, plan.marks, holding)
-            code = program(maps, plan.marks, own_cookie(), offsets)
-            loaded = bpf.load_program(
-                bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE
-            )
-            holding.callback(os.close, loaded)
-        return loaded
 
     def _attach(self, loaded: int) -> None:
         if self._link >= 0:
@@ -108,6 +95,25 @@ class Tagger:
 
 def _versions(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
     return {path: executables.version(path) for path in paths}
+
+
+def _same_file(versions: dict[str, tuple[int, int] | None]) -> str:
+    """What is wrong where policies have two names for one executable: only the last is told. Else empty."""
+    found: dict[tuple[int, int], str] = {}
+    for path, version in versions.items():
+        if version and found.setdefault(version, path) != path:
+            return f"{found[version]} and {path} are one executable; expected the same path in all policies"
+    return ""
+
+
+def _load(tags: OwnerTags, plan: RulePlan, offsets: Offsets | None, holding: contextlib.ExitStack) -> int:
+    """The program's descriptor; it and those of its maps are closed with the stack."""
+    with _told("load"):
+        maps = _maps(tags, plan.marks, holding)
+        code = program(maps, plan.marks, own_cookie(), offsets)
+        loaded = bpf.load_program(bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE)
+        holding.callback(os.close, loaded)
+    return loaded
 
 
 def _maps(tags: OwnerTags, marks: MarkLayout, holding: contextlib.ExitStack) -> Maps:

@@ -53,11 +53,11 @@ def _ask(client: socket.socket, server: socket.socket, host: Host, family: int) 
     assert client.recv(100) == b"answer"
 
 
-@every_backend
-@every_family
-def test_old_flows_keep_the_class_and_new_ones_have_the_next_policy(
+@contextlib.contextmanager
+def _an_old_flow(
     hosts: Hosts, backend: str, family: int
-) -> None:
+) -> Iterator[tuple[Recorder | NftCounters, socket.socket, socket.socket, socket.socket]]:
+    """What is diverted, a server, a client that has asked it, and one that has not."""
     with (
         diverting(hosts.a, backend, WANTED) as diverted,
         owned_socket(hosts.b, family, UDP, port=PORT) as server,
@@ -65,6 +65,15 @@ def test_old_flows_keep_the_class_and_new_ones_have_the_next_policy(
         owned_socket(hosts.a, family, UDP, ALICE) as new,
     ):
         _ask(old, server, hosts.b, family)
+        yield diverted, server, old, new
+
+
+@every_backend
+@every_family
+def test_old_flows_keep_the_class_and_new_ones_have_the_next_policy(
+    hosts: Hosts, backend: str, family: int
+) -> None:
+    with _an_old_flow(hosts, backend, family) as (diverted, server, old, new):
         assert diverted.counts() == {"out 0x1": 1, "in 0x1": 1}
         with _changed(hosts.a, diverted, _only("kept")) as now:
             _ask(old, server, hosts.b, family)
@@ -78,13 +87,7 @@ def test_old_flows_keep_the_class_and_new_ones_have_the_next_policy(
 def test_what_has_ended_is_dropped_both_ways_and_new_flows_are_not(
     hosts: Hosts, backend: str, family: int
 ) -> None:
-    with (
-        diverting(hosts.a, backend, WANTED) as diverted,
-        owned_socket(hosts.b, family, UDP, port=PORT) as server,
-        owned_socket(hosts.a, family, UDP, ALICE) as old,
-        owned_socket(hosts.a, family, UDP, ALICE) as new,
-    ):
-        _ask(old, server, hosts.b, family)
+    with _an_old_flow(hosts, backend, family) as (diverted, server, old, new):
         peer = (hosts.a.address(family), old.getsockname()[1])
         with _changed(hosts.a, diverted, _only("ended")) as now:
             with pytest.raises(PermissionError):
