@@ -12,17 +12,17 @@ All methods run in one thread at a time; service.py sees to it.
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from layer45.apply_now import apply_now
 from layer45.attach import Done, attach, detach
 from layer45.cgroups import Cgroups
-from layer45.config import Settings
 from layer45.control_messages import MOST_FLOWS
+from layer45.daemon_parts import Engine, Parts, Rules
 from layer45.errors import Layer45Error
 from layer45.life_cycle import STATES, Command, LifeCycle
 from layer45.loader import Plan, with_states
@@ -30,7 +30,6 @@ from layer45.lock import DaemonLock
 from layer45.namespace import network_namespace
 from layer45.notices import Notices
 from layer45.policy import Policy
-from layer45.rules.diversion import RulePlan
 from layer45.sockets import SocketView
 from layer45.start_checks import check_privileges, check_queues_free, check_settings
 from layer45.suggest import did_you_mean
@@ -43,47 +42,6 @@ POLICY_HELP = {
     "ingress_packets": "of them, for this host",
     "ingress_bytes": "their bytes",
 }
-
-
-class Engine(Protocol):
-    """What the daemon needs of layer45.engine.Engine."""
-
-    def apply(self, plan: Plan, known: int = -1) -> None: ...
-    def retire(self) -> None: ...
-    def stop(self) -> None: ...
-    def status(self) -> dict[str, Any]: ...
-    def stats(self) -> dict[str, Any]: ...
-    def flows(self, limit: int = 1000) -> list[dict[str, Any]]: ...
-    def lost(self) -> int: ...
-    def customized(self) -> Collection[bytes]: ...
-
-
-class Rules(Protocol):
-    """What the daemon needs of a rule backend; see rule_switch.py."""
-
-    name: str
-
-    def present(self, owner: str) -> bool: ...
-    def prepare(self, plan: RulePlan) -> int: ...
-    def install(self, plan: RulePlan) -> None: ...
-    def divert_nothing(self, plan: RulePlan) -> None: ...
-    def end_lost(self, live: Callable[[], Collection[bytes]]) -> int: ...
-    def remove(self, owner: str) -> None: ...
-    def release(self, owner: str) -> None: ...
-    def tag(self, plan: RulePlan) -> tuple[bool, str]: ...
-    def find_programs(self) -> bool: ...
-    def missing_programs(self) -> list[str]: ...
-    def untag(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a daemon is made of; tests put other things in their place."""
-
-    load: Callable[[Path, Plan | None], Plan]
-    engine: Callable[[Settings], Engine]
-    rules: Callable[[Settings], Rules]
-    cgroups: Callable[[str], Cgroups] = Cgroups
 
 
 class Daemon:

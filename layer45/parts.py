@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from layer45.daemon import Parts
+from layer45.daemon_parts import Parts
 from layer45.engine import Engine
 from layer45.loader import Plan, load, load_code
 from layer45.rule_switch import RuleSwitch

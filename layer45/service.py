@@ -25,7 +25,8 @@ from layer45.control_messages import (
     Stats,
     Status,
 )
-from layer45.daemon import Daemon, Parts
+from layer45.daemon import Daemon
+from layer45.daemon_parts import Parts
 from layer45.errors import Layer45Error
 from layer45.life_cycle import Command
 from layer45.notify import notify, notify_reloading, watchdog_interval_s

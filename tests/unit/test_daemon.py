@@ -14,7 +14,8 @@ import structlog
 
 from layer45 import start_checks
 from layer45.cgroups import Cgroups
-from layer45.daemon import Daemon, Parts
+from layer45.daemon import Daemon
+from layer45.daemon_parts import Parts
 from layer45.errors import ConfigError, Layer45Error
 from layer45.loader import Plan, load
 from layer45.lock import DaemonLock, lock_path
