@@ -46,7 +46,7 @@ def attach(plan: RulePlan, policy: str, pid: int) -> Done:
     with _process(pid) as process:
         owner, tags = process.owner(), owner_tags(plan)
         concerned = [each for each in plan.diversions if each.policy == policy]
-        if not any(map(asks_owner, concerned[1:] or concerned)):
+        if concerned and not any(map(asks_owner, concerned[-1:])):
             note = f'policy "{policy}" asks for no owner, so it has open sockets already: nothing to do'
             return Done(policy, pid, owner.name, note=note)
         _require_selected(policy, concerned, owner)
@@ -109,6 +109,8 @@ def asks_owner(diversion: Diversion) -> bool:
 
 def _require_selected(policy: str, diversions: Sequence[Diversion], owner: Owner) -> None:
     """diversions: the policy's, that for `layer45 exec` first. Raises Layer45Error, with a key."""
+    if not diversions:
+        raise Layer45Error(f'policy "{policy}" has no match: only programs that layer45 exec starts have it')
     answers = [selects(each, owner) for each in diversions]
     if any(answer.holds == "yes" for answer in answers):
         return

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from layer45.errors import Layer45Error
@@ -47,6 +48,16 @@ class Cgroups:
         for part in (self.root, path):
             self._hold(part)
         return path
+
+    def populated(self, policies: Iterable[str]) -> set[str]:
+        """Those in whose cgroups programs are: a predecessor's, that was killed or could not remove them."""
+        return {each for each in policies if self._has_programs(path_of(self.root, each))}
+
+    def _has_programs(self, path: str) -> bool:
+        try:
+            return "populated 1" in (self.mount / path / "cgroup.events").read_text()
+        except OSError:
+            return False
 
     def keep_only(self, policies: set[str]) -> None:
         """Lets go of the cgroups of all other policies."""

@@ -3,7 +3,7 @@
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
              → sockets that are open (apply_now)
     reload:  plan → cgroups → map → engine.apply → rules → engine.retire → tagger → sockets that are open;
-             a change of a policy's state, too
+             a change of a policy's state, and the first program that a policy's `exec` starts, too
     stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
@@ -25,7 +25,7 @@ from layer45.control_messages import MOST_FLOWS
 from layer45.daemon_parts import Engine, Parts, Rules
 from layer45.errors import Layer45Error
 from layer45.life_cycle import STATES, Command, LifeCycle
-from layer45.loader import Plan, with_states
+from layer45.loader import Plan, with_exec, with_states
 from layer45.lock import DaemonLock
 from layer45.namespace import network_namespace
 from layer45.notices import Notices
@@ -69,11 +69,12 @@ class Daemon:
     def start(self) -> None:
         """Everything, or nothing: on Layer45Error all that was done before is undone."""
         check_privileges()
-        plan = self._parts.load(self.directory, None)
+        everything = self._parts.load(self.directory, None)
         with ExitStack() as undo:
-            undo.enter_context(DaemonLock(Path(plan.settings.control_socket)))
-            self._cgroups = self._parts.cgroups(plan.settings.cgroup_root)
+            undo.enter_context(DaemonLock(Path(everything.settings.control_socket)))
+            self._cgroups = self._parts.cgroups(everything.settings.cgroup_root)
             undo.callback(self._cgroups.close)
+            plan = with_exec(everything, self._cgroups.populated(everything.policies))
             self._prepare_cgroups(plan)
             self._rules = self._parts.rules(plan.settings)
             check_queues_free(plan)
@@ -207,17 +208,24 @@ class Daemon:
         self._log.info("in effect", generation=self.generation, policies=names, rules=self._rules.name)
 
     def _prepare_cgroups(self, plan: Plan) -> None:
-        for chain in plan.chains:
-            self._cgroups.prepare(chain.policy.name)
+        for name in _executed(plan):
+            self._cgroups.prepare(name)
 
     def _keep_cgroups(self, plan: Plan) -> None:
-        self._cgroups.keep_only({chain.policy.name for chain in plan.chains})
+        self._cgroups.keep_only(_executed(plan))
 
     # ---- questions
 
     def prepare_exec(self, name: str) -> dict[str, Any]:
-        """The cgroup of a policy's programs, made if somebody removed it. Raises Layer45Error."""
+        """The cgroup of a policy's programs, made if somebody removed it, and rules for it.
+
+        Raises Layer45Error.
+        """
         self._require_active(name)
+        if name not in self.plan.executed:
+            plan = with_exec(self.plan, {*self.plan.executed, name})
+            self._switch(plan)
+            self.plan = plan
         return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
 
     def attach(self, name: str, pid: int) -> dict[str, Any]:
@@ -342,6 +350,11 @@ def _policy_state(
         "packets": seen.get("packets", 0),
         "bytes": seen.get("bytes", 0),
     }
+
+
+def _executed(plan: Plan) -> set[str]:
+    """The policies whose cgroups the rules ask for."""
+    return {chain.policy.name for chain in plan.chains} & plan.executed
 
 
 def _choices(names: Iterable[str]) -> str:

@@ -7,14 +7,15 @@ the cgroup <cgroup_root>/<policy>. A policy without the key `match` has only the
 its chain can carry; `match = {}` selects any socket. For exec, the cgroup takes the place of the match's
 owner keys (user, group, cgroup); its other keys still hold, and an `unless` with an owner key does not
 concern such programs. The diversions for exec come before all others, since there the operator named the
-policy. The daemon creates exec_cgroup() of every chain's policy before it applies the rules.
+policy. They are there only for policies with which a program has been started (Plan.executed), since most
+never are. The daemon creates exec_cgroup() of those before it applies the rules.
 
 A deprecated policy has the flows that it has, before any other policy is asked. A revoked one has none; but
 where it is closed, the packets of those it had are dropped: it keeps its chain and its queue for what is in
 there, so that none of them passes meanwhile.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
     "exec_cgroup",
     "load",
     "load_code",
+    "with_exec",
     "with_states",
 ]
 
@@ -95,12 +97,12 @@ class Plan:
     """All that one daemon runs.
 
     chains: highest priority first. classes: numbers given so far, by policy. policies: all, standby ones too,
-    as written. states: those the plan is for.
+    as written. states: those the plan is for. executed: the policies that have rules for `layer45 exec`.
     """
 
     written: Written
     states: Mapping[str, State]
-
+    executed: frozenset[str]
     settings: Settings
     chains: tuple[ChainPlan, ...]
     queues: tuple[QueuePlan, ...]
@@ -111,7 +113,8 @@ class Plan:
 
 
 def load(directory: Path, previous: Plan | None = None) -> Plan:
-    """The plan of a configuration directory. previous: what runs now; numbers stay as they are there.
+    """The plan of a configuration directory. previous: what runs now; numbers stay as they are there, and for
+    `layer45 exec` the same policies have rules. None: all have.
 
     Raises ConfigError with every problem.
     """
@@ -136,6 +139,12 @@ def with_states(plan: Plan, states: Mapping[str, State]) -> Plan:
     return _plan(plan.written, states, plan, problems)
 
 
+def with_exec(plan: Plan, policies: Collection[str]) -> Plan:
+    """The same, but with rules for `layer45 exec` for these policies."""
+    executed = frozenset(policies)
+    return replace(plan, executed=executed, rules=_rules(plan.settings, plan.chains, executed))
+
+
 def _plan(written: Written, states: Mapping[str, State], previous: Plan | None, problems: Problems) -> Plan:
     """Raises ConfigError, also with the problems found so far."""
     settings, place = written.settings, written.place
@@ -155,13 +164,15 @@ def _plan(written: Written, states: Mapping[str, State], previous: Plan | None, 
         )
         for each in running
     )
+    executed = previous.executed if previous else frozenset(written.policies)
     return Plan(
         written=written,
         states=states,
+        executed=executed,
         settings=settings,
         chains=chains,
         queues=tuple(sorted(queues.values(), key=lambda group: group.first)),
-        rules=_rules(settings, chains),
+        rules=_rules(settings, chains, executed),
         warnings=tuple(_warnings(written, running, active)),
         classes=classes,
         policies=written.policies,
@@ -278,17 +289,22 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
     )
 
 
-def _rules(settings: Settings, chains: Sequence[ChainPlan]) -> RulePlan:
+def _rules(settings: Settings, chains: Sequence[ChainPlan], executed: Collection[str]) -> RulePlan:
     """Policies that only keep what they have come first: no other has those flows."""
-    by_exec = [_exec_diversion(settings, chain) for chain in chains]
+    by_exec = [_exec_diversion(settings, chain) for chain in chains if chain.policy.name in executed]
     by_match = [
         _diversion(chain, chain.policy.match, chain.policy.unless)
         for chain in chains
         if chain.policy.match is not None
     ]
     diversions = sorted((*by_exec, *by_match), key=lambda each: each.flows == "any")
-    connections = settings.max_flows * settings.workers
-    return RulePlan(owner_name(settings), settings.marks, tuple(diversions), connections)
+    return RulePlan(
+        owner_name(settings),
+        settings.marks,
+        tuple(diversions),
+        connections=settings.max_flows * settings.workers,
+        renumbers=any(chain.queue.renumbers for chain in chains),
+    )
 
 
 def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:

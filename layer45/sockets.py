@@ -10,7 +10,7 @@ from typing import Any
 
 from layer45.errors import Layer45Error
 from layer45.explain import Answer, SocketContext, candidates, explain, told
-from layer45.loader import Plan, exec_cgroup
+from layer45.loader import Plan, exec_cgroup, with_exec
 from layer45.rules import processes, socket_list, socket_owners
 from layer45.rules.diversion import Diversion
 from layer45.rules.errors import RulesError
@@ -128,10 +128,11 @@ class SocketView:
     def _answers(self, context: SocketContext) -> list[dict[str, str]]:
         """One for each policy, in the order in which the rules ask them: `layer45 exec` comes first.
 
-        Where both ways to a policy fail, the answer is that of its match.
+        Where both ways to a policy fail, the answer is that of its match. Of policies without, all are told
+        here, whether a program was ever started or not.
         """
         found: dict[tuple[str, str], Answer] = {}
-        for each in self._plan.rules.diversions:
+        for each in with_exec(self._plan, self._plan.policies).rules.diversions:
             way = "exec" if each.select and each.select.cgroup == (self._exec.get(each.policy),) else "match"
             found[each.policy, way] = explain(each.select, each.unless, context, self._tags)
         return [

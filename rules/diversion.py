@@ -100,6 +100,7 @@ class RulePlan:
 
     connections: how many the map of known ones has room for. ending: the daemon is about to go. Customized
     connections are dropped then, in both directions: nobody is there any more to undo what was done to them.
+    renumbers: some chain does, though no diversion may lead to it yet: its engine wants the map from the start.
     """
 
     owner: str
@@ -107,6 +108,7 @@ class RulePlan:
     diversions: tuple[Diversion, ...] = field(default=())  # highest priority first
     connections: int = 65536
     ending: bool = False
+    renumbers: bool = False
 
     @property
     def renumbering(self) -> tuple[int, ...]:
@@ -121,5 +123,5 @@ class RulePlan:
 
     @property
     def asks_map(self) -> bool:
-        """Whether any rule asks the map of known connections."""
-        return self.ending or bool(self.renumbering)
+        """Whether rules ask the map of known connections, or soon may."""
+        return self.ending or self.renumbers or bool(self.renumbering)

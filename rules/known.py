@@ -50,7 +50,7 @@ class KnownConnections:
         Customized connections of classes that the plan has not are closed now, while engine and rules are
         theirs: so their last word, the reset, reaches the peer as all before it. Raises RulesError.
         """
-        if self._map < 0 and not plan.renumbering:
+        if self._map < 0 and not plan.asks_map:
             return -1
         with _told():
             if self._map < 0:

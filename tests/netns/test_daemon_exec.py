@@ -127,6 +127,7 @@ def test_from_another_namespace_nothing_runs_uncustomized(daemon: LiveDaemon, ho
 def test_without_root_one_line(daemon: LiveDaemon) -> None:
     """Here: nobody, in a user namespace, who may speak to the daemon but does not own the cgroup."""
     daemon.start()
+    daemon.layer45("exec", "own", "--", "true")  # makes the cgroup
     os.chown(mount_point() / daemon.cgroup_root / "own" / "cgroup.procs", 65534, 65534)
     command = daemon.command("exec", "own", "--", "echo", "ran")
     done = daemon.host.run(["unshare", "--user", *command], check=False)
@@ -142,7 +143,7 @@ def test_a_program_outlives_the_daemon_and_its_cgroup_is_found_again(
     program = hosts.a.popen(daemon.command("exec", "own", "--", "sleep", "60"), stdout=subprocess.DEVNULL)
     procs = mount_point() / daemon.cgroup_root / "own" / "cgroup.procs"
     until = time.monotonic() + 10
-    while not procs.read_text() and time.monotonic() < until:
+    while not (procs.exists() and procs.read_text()) and time.monotonic() < until:
         time.sleep(0.05)
     assert daemon.end() == 0
     assert daemon.cgroups() == [".", "own"]

@@ -50,6 +50,7 @@ def test_sigterm_leaves_nothing(daemon: LiveDaemon, hosts: Hosts) -> None:
     before = daemon.rules()
     daemon.start()
     assert daemon.rules() != before
+    daemon.layer45("exec", "voice", "--", "true")
     assert daemon.cgroups() == [".", "voice"]
     assert arrives(hosts)
     assert daemon.end(signal.SIGTERM) == 0
@@ -211,6 +212,8 @@ def test_two_daemons_in_two_namespaces(daemon: LiveDaemon, hosts: Hosts, tmp_pat
         other.settings(cgroup_root=daemon.cgroup_root)
         daemon.start()
         other.start()
+        for each in (daemon, other):
+            each.layer45("exec", "voice", "--", "true")
         assert daemon.json("status")["namespace"] != other.json("status")["namespace"]
         assert arrives(hosts)
         assert (packets(daemon), packets(other)) == (1, 0)

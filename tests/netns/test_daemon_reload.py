@@ -142,6 +142,7 @@ def test_a_failed_reload_keeps_what_runs(daemon: LiveDaemon, hosts: Hosts) -> No
 def test_rules_the_kernel_refuses_change_nothing(daemon: LiveDaemon, hosts: Hosts) -> None:
     """A cgroup that is missing is found when rules are loaded, after the engine has the new chains."""
     daemon.start()
+    daemon.layer45("exec", "voice", "--", "true")
     rules = daemon.rules()
     daemon.policies(PLAIN + LOST)
     assert "no-such-cgroup" in daemon.layer45("reload", status=1)
