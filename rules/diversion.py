@@ -100,7 +100,7 @@ class RulePlan:
 
     connections: how many the map of known ones has room for. ending: the daemon is about to go. Customized
     connections are dropped then, in both directions: nobody is there any more to undo what was done to them.
-    renumbers: some chain does, though no diversion may lead to it yet: its engine wants the map from the start.
+    renumbers: some chain does, though no diversion may lead to it yet; its engine has the map from the start.
     """
 
     owner: str
