@@ -27,7 +27,8 @@ comes here.
 A TCP connection so keeps what its SYN or SYN/ACK decided, in segments of closed sockets too. Who opened a
 flow from here was asked on egress, where the owner is certain; ingress only asks for flows from outside.
 Every chain is reached by goto from its hook, so that its end is the end of ours. A policy of more than one
-stage has chains of its own, entered by a jump: its end goes back to the next policy.
+stage has chains of its own, entered by a jump: its end goes back to the next policy. Where many are looked
+through, policies, tags or classes, a tree of questions leads to few of them (iptables_tree.py).
 """
 
 from collections.abc import Iterable
@@ -35,17 +36,15 @@ from collections.abc import Iterable
 from layer45.rules import iptables_raw
 from layer45.rules.diversion import Diversion, RulePlan
 from layer45.rules.iptables_match import Place
+from layer45.rules.iptables_policies import by_number, known_tags, only_known_tags, policies
 from layer45.rules.iptables_ruleset import (
     LEAVE,
     Ruleset,
     clear,
     errors,
     known_map,
-    known_tags,
     note,
     of_protocol,
-    only_known_tags,
-    policies,
     stream_hit,
     to_queues,
 )
@@ -129,21 +128,19 @@ def _egress_by_tag(rules: Ruleset, protocol: str) -> None:
     rules.add("out", f"-p {protocol} -g {rules.name(f'out-{protocol}')}")
     rules.add(known, clear(rules))
     rules.add(known, f"-g {rules.name(f'known-{protocol}')}")
-    end = _egress_of(rules, protocol, rules.name(known))
-    rules.add(end, clear(rules))
+    _egress_of(rules, protocol, rules.name(known), clear(rules))
 
 
-def _egress_of(rules: Ruleset, protocol: str, known: str) -> str:
-    """The chain behind whose rules no policy has matched."""
+def _egress_of(rules: Ruleset, protocol: str, known: str, *end: str) -> None:
+    """end: what else is done where no policy has matched."""
     chain = f"out-{protocol}"
     if protocol == "tcp":
         rules.add(chain, f"{NO_SYN} -g {known}")
         rules.add(chain, f"{SYN_ACK} -m connmark ! --mark {rules.masked()} -g {known}")
     rules.add(chain, f"-m owner ! --socket-exists -g {known}")
     only_known_tags(rules, chain, protocol)
-    chain = policies(rules, chain, Place(rules.family, True, protocol, rules.tagged_with_keys), _way)
-    rules.add(chain, _forget(rules))
-    return chain
+    place = Place(rules.family, True, protocol, rules.tagged_with_keys)
+    policies(rules, chain, place, _way, [_forget(rules), *end])
 
 
 def _branch(rules: Ruleset, chain: str, protocols: Iterable[str] = PROTOCOLS) -> None:
@@ -177,9 +174,7 @@ def _ingress(rules: Ruleset) -> None:
         if tagged:
             rules.add(chain, f"-m mark --mark 0x0 -j {rules.name('socket')}")
         place = Place(rules.family, False, protocol, rules.tagged_with_keys)
-        policies(rules, chain, place, _way)
-        if tagged:
-            rules.add(chain, clear(rules))
+        policies(rules, chain, place, _way, [clear(rules)] if tagged else [])
     _read_tag(rules)
 
 
@@ -222,11 +217,10 @@ def _known(rules: Ruleset, protocol: str) -> None:
     marked = [each for each in concerned if not (each.renumbers and protocol == "tcp")]
     if marked:  # most connections have no class: out at once
         rules.add(f"known-{protocol}", f"-m connmark --mark {rules.masked()} -j RETURN")
-    for class_id in dict.fromkeys(each.class_id for each in marked):
-        value = rules.masked(rules.plan.marks.spread(class_id))
-        rules.add(f"known-{protocol}", f"-m connmark --mark {value} -g {rules.name(f'hit{class_id}')}")
     if concerned:
-        rules.add(f"known-{protocol}", _forget(rules))
+        classes = dict.fromkeys(each.class_id for each in marked)
+        ways = ((number, f"-g {rules.name(f'hit{number}')}") for number in classes)
+        by_number(rules, f"known-{protocol}", "class", ways, [_forget(rules)])
 
 
 def _hit(rules: Ruleset, diversion: Diversion) -> None:

@@ -7,11 +7,13 @@ stages must hold. Keys with one value go into the first stage's rules; each key 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+from layer45.rules.boxes import by_tag
 from layer45.rules.diversion import Network, PortRange, Selector
 
 MULTIPORT_SLOTS = 15  # a range takes two
+BITS = {4: 32, 6: 128}  # of an address
 
 Alternatives = list[str]
 
@@ -40,6 +42,19 @@ def stages(selector: Selector, place: Place) -> list[Alternatives] | None:
     several = [key for key in keys if len(key) > 1] or [[""]]
     combined = [[" ".join(filter(None, [*single, value])) for value in several[0]], *several[1:]]
     return [[_with_protocol(match, place.protocol) for match in stage] for stage in combined]
+
+
+def question(axis: str, first: int, last: int, place: Place) -> str:
+    """Whether an address, a port or an owner is one of first .. last; of addresses, these are a network."""
+    outward = place.egress == axis.startswith("local")
+    if axis in ("local", "remote"):
+        address = IPv4Address(first) if place.family == 4 else IPv6Address(first)
+        return f"{'-s' if outward else '-d'} {address}/{BITS[place.family] - (last - first).bit_length()}"
+    if axis in ("local_port", "remote_port"):
+        option = "--sport" if outward else "--dport"
+        return f"-p {place.protocol} -m {place.protocol} {option} {first}:{last}"
+    option = {"user": "--uid-owner", "group": "--gid-owner"}[axis]
+    return f"-m owner {option} {first}-{last}"
 
 
 def _with_protocol(match: str, protocol: str) -> str:
@@ -84,7 +99,7 @@ def _multiports(ranges: Iterable[PortRange]) -> list[str]:
 def _owner(selector: Selector, place: Place) -> list[Alternatives]:
     if not selector.owned:
         return []
-    if not place.egress or selector.program:  # of which no packet tells
+    if by_tag(selector, place.egress):
         return [place.tag_match(selector)]
     keys = [
         [f"-m owner --uid-owner {uid}" for uid in selector.user],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from layer45.rules import known, spread
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
-from layer45.rules.iptables_match import Alternatives, Place, stages
+from layer45.rules.iptables_match import Alternatives
 from layer45.rules.known_program import ERROR
 from layer45.rules.names import chain_prefix, comment
 from layer45.rules.owners import OwnerTags, owner_tags
@@ -74,99 +74,9 @@ def clear(rules: Ruleset) -> str:
     return f"-m mark ! --mark {rules.masked()} -j MARK --set-xmark {rules.masked()}"
 
 
-def known_tags(rules: Ruleset, chain: str) -> None:
-    """A tag that no rule knows tells nothing: as if there were none."""
-    for match in rules.tagged(rules.tags.sets):
-        rules.add(chain, f"{match} -j RETURN")
-    rules.add(chain, clear(rules))
-
-
-def only_known_tags(rules: Ruleset, chain: str, protocol: str) -> None:
-    """On egress, where a policy excepts programs: it leaves alone of which it does not know what they are."""
-    excepted = (d.unless for _, d in of_protocol(rules.plan, protocol) if d.select and d.unless)
-    if any(unless.program for unless in excepted):
-        if rules.name("tag") not in rules.chains:
-            known_tags(rules, "tag")
-        rules.add(chain, f"-j {rules.name('tag')}")
-
-
 def note(diversion: Diversion) -> str:
     """The policy's name, where its packets come by; it is a match too, and costs as much as one."""
     return f'-m comment --comment "{comment(diversion.policy)}"'
-
-
-Way = Callable[[Ruleset, Diversion, Place], str | None]
-
-
-def policies(rules: Ruleset, chain: str, place: Place, way: Way) -> str:
-    """The policies in their order, each with the way of what it matches; the chain in which to go on then.
-
-    A policy without a way has no rule here; one that gets no new flows asks for its class in conntrack.
-    A policy of more than one stage has chains of its own, entered by a jump: its end goes back to the next
-    policy. One whose packets leave is entered by goto, and the next policies stand in a chain behind it.
-    """
-    for number, diversion in of_protocol(rules.plan, place.protocol):
-        matches, to = _matches(rules, diversion, place), way(rules, diversion, place)
-        if matches is None or to is None:
-            continue
-        select, unless = matches
-        kept = _kept(rules, diversion)
-        own = f"{'o' if place.egress else 'i'}{place.protocol[0]}{number}"
-        if len(select) == 1 and unless is None:
-            for match in select[0]:
-                rules.add(chain, match, kept, to)
-        elif to == LEAVE:
-            rules.add(chain, kept, f"-g {rules.name(own)}")
-            chain = f"{own}n"
-            rules.begin(chain)
-            _stage_chains(rules, own, unless, select, to, f"-g {rules.name(chain)}")
-        else:
-            rules.add(chain, kept, f"-j {rules.name(own)}")
-            _stage_chains(rules, own, unless, select, to, "")
-    return chain
-
-
-def _kept(rules: Ruleset, diversion: Diversion) -> str:
-    """A match for flows that have the class, where no others get it."""
-    if diversion.flows == "any":
-        return ""
-    return f"-m connmark --mark {rules.masked(rules.plan.marks.spread(diversion.class_id))}"
-
-
-def _matches(
-    rules: Ruleset, diversion: Diversion, place: Place
-) -> tuple[list[Alternatives], list[Alternatives] | None] | None:
-    """What a policy selects, and what it excepts; None: nothing here can match."""
-    select = stages(diversion.select, place) if diversion.select else None
-    if select is None:
-        return None
-    cautious = replace(place, tag_match=rules.tagged_maybe_with_keys)
-    return select, stages(diversion.unless, cautious) if diversion.unless else None
-
-
-def _stage_chains(
-    rules: Ruleset,
-    own: str,
-    unless: list[Alternatives] | None,
-    select: list[Alternatives],
-    to: str,
-    fails: str,
-) -> None:
-    selection = own if unless is None else f"{own}s"
-    if unless is not None:
-        _conjunction(rules, own, unless, fails or "-j RETURN", f"-g {rules.name(selection)}")
-    _conjunction(rules, selection, select, to, fails)
-
-
-def _conjunction(rules: Ruleset, start: str, several: list[Alternatives], holds: str, fails: str) -> None:
-    """Chains from start on that do `holds` if all of several stages hold, else `fails`; if empty, go back."""
-    for place, alternatives in enumerate(several):
-        chain = f"{start}.{place}" if place else start
-        last = place == len(several) - 1
-        for match in alternatives:
-            rules.add(chain, match, holds if last else f"-g {rules.name(f'{start}.{place + 1}')}")
-        if fails:
-            rules.add(chain, fails)
 
 
 def stream_hit(rules: Ruleset, diversion: Diversion) -> None:

@@ -1,0 +1,137 @@
+"""The part of a chain that finds a packet's policy, and what else is found by a number among many."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from layer45.rules.boxes import box
+from layer45.rules.diversion import Diversion
+from layer45.rules.iptables_match import Alternatives, Place, question, stages
+from layer45.rules.iptables_ruleset import LEAVE, Ruleset, clear, of_protocol
+from layer45.rules.iptables_tree import write
+from layer45.rules.tree import spans
+
+Way = Callable[[Ruleset, Diversion, Place], str | None]
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """own: what the names of its own chains begin with."""
+
+    diversion: Diversion
+    own: str
+    select: list[Alternatives]
+    unless: list[Alternatives] | None
+    to: str
+
+
+def policies(rules: Ruleset, chain: str, place: Place, way: Way, end: Sequence[str] = ()) -> None:
+    """The policies in their order, each with the way of what it matches. end: the rules behind them.
+
+    A policy without a way has no rule here; one that gets no new flows asks for its class in conntrack.
+    """
+    found = list(_policies(rules, place, way))
+    boxes = [box(each.diversion, rules.family, place.egress, rules.tags) for each in found]
+
+    def ask(axis: str, first: int, last: int) -> str:
+        if axis in ("tag", "class"):
+            return _numbered(rules, axis, first, last)
+        return question(axis, first, last, place)
+
+    write(rules, chain, boxes, ask, lambda at, number: _add(rules, at, found[number]), end)
+
+
+def _policies(rules: Ruleset, place: Place, way: Way) -> Iterator[_Policy]:
+    for number, diversion in of_protocol(rules.plan, place.protocol):
+        select = stages(diversion.select, place) if diversion.select else None
+        to = way(rules, diversion, place)
+        if select is None or to is None:
+            continue
+        cautious = replace(place, tag_match=rules.tagged_maybe_with_keys)
+        unless = stages(diversion.unless, cautious) if diversion.unless else None
+        own = f"{'o' if place.egress else 'i'}{place.protocol[0]}{number}"
+        yield _Policy(diversion, own, select, unless, to)
+
+
+def _add(rules: Ruleset, chain: str, policy: _Policy) -> str:
+    """A policy's rules; the chain in which to go on.
+
+    One of more than one stage has chains of its own, entered by a jump: their end goes back to the next
+    policy. One whose packets leave is entered by goto, and the next policies stand in a chain behind it.
+    """
+    kept, own = _kept(rules, policy.diversion), policy.own
+    if len(policy.select) == 1 and policy.unless is None:
+        for match in policy.select[0]:
+            rules.add(chain, match, kept, policy.to)
+        return chain
+    if policy.to != LEAVE:
+        rules.add(chain, kept, f"-j {rules.name(own)}")
+        if rules.name(own) not in rules.chains:
+            _stage_chains(rules, own, policy, "")
+        return chain
+    own += chain.partition(".")[2]  # for each place where it stands, since what follows is another
+    behind = f"{own}n"
+    rules.add(chain, kept, f"-g {rules.name(own)}")
+    rules.begin(behind)
+    _stage_chains(rules, own, policy, f"-g {rules.name(behind)}")
+    return behind
+
+
+def _kept(rules: Ruleset, diversion: Diversion) -> str:
+    """A match for flows that have the class, where no others get it."""
+    if diversion.flows == "any":
+        return ""
+    return f"-m connmark --mark {rules.masked(rules.plan.marks.spread(diversion.class_id))}"
+
+
+def _stage_chains(rules: Ruleset, own: str, policy: _Policy, fails: str) -> None:
+    selection = own if policy.unless is None else f"{own}s"
+    if policy.unless is not None:
+        _conjunction(rules, own, policy.unless, fails or "-j RETURN", f"-g {rules.name(selection)}")
+    _conjunction(rules, selection, policy.select, policy.to, fails)
+
+
+def _conjunction(rules: Ruleset, start: str, several: list[Alternatives], holds: str, fails: str) -> None:
+    """Chains from start on that do `holds` if all of several stages hold, else `fails`; if empty, go back."""
+    for place, alternatives in enumerate(several):
+        chain = f"{start}.{place}" if place else start
+        last = place == len(several) - 1
+        for match in alternatives:
+            rules.add(chain, match, holds if last else f"-g {rules.name(f'{start}.{place + 1}')}")
+        if fails:
+            rules.add(chain, fails)
+
+
+def by_number(
+    rules: Ruleset, chain: str, axis: str, ways: Iterable[tuple[int, str]], end: Sequence[str] = ()
+) -> None:
+    """A way for each number that a packet may have on an axis ("tag" or "class"). end: the rules behind."""
+    found = list(ways)
+
+    def add(at: str, place: int) -> str:
+        number, way = found[place]
+        rules.add(at, _numbered(rules, axis, number, number), way)
+        return at
+
+    boxes = [((axis, spans([number])),) for number, _ in found]
+    write(rules, chain, boxes, lambda *asked: _numbered(rules, *asked), add, end)
+
+
+def _numbered(rules: Ruleset, axis: str, first: int, last: int) -> str:
+    """A match for the numbers of a block: of a packet's tag, or of its connection's class."""
+    marks, kind = rules.plan.marks, {"tag": "mark", "class": "connmark"}[axis]
+    mask = marks.class_mask & ~marks.spread(last - first)
+    return f"-m {kind} --mark {marks.spread(first):#x}/{mask:#x}"
+
+
+def known_tags(rules: Ruleset, chain: str) -> None:
+    """A tag that no rule knows tells nothing: as if there were none."""
+    by_number(rules, chain, "tag", ((tag, "-j RETURN") for tag in rules.tags.sets), [clear(rules)])
+
+
+def only_known_tags(rules: Ruleset, chain: str, protocol: str) -> None:
+    """On egress, where a policy excepts programs: it leaves alone of which it does not know what they are."""
+    excepted = (d.unless for _, d in of_protocol(rules.plan, protocol) if d.select and d.unless)
+    if any(unless.program for unless in excepted):
+        if rules.name("tag") not in rules.chains:
+            known_tags(rules, "tag")
+        rules.add(chain, f"-j {rules.name('tag')}")

@@ -1,0 +1,159 @@
+"""Many rules as a decision tree, so that a packet meets only the few that may match it, in their order.
+
+Rules are looked at one after the other: a thousand policies would cost every packet a thousand looks. So
+questions stand in front of them, each about one thing that most rules ask for: "is the remote port at most
+5000?". A rule that may match on both sides stands on both. What a rule itself asks is left as it is: the
+tree only has to leave no rule out that may match.
+
+A *box* is what a rule may match at most: axis → spans of numbers, any of them; an axis that is not there: all
+numbers. Axes are what a backend can ask for; of some (BLOCKS) only for blocks, as of addresses and bits.
+"""
+
+import functools
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+Span = tuple[int, int]  # first, last; inclusive
+Spans = tuple[Span, ...]  # in order, apart
+Box = tuple[tuple[str, Spans], ...]  # axis, spans
+
+LEAF = 8  # so few rules are looked at one after the other
+MOST_RUNS = 8
+BLOCKS = frozenset({"local", "remote", "tag", "class"})  # 2^n numbers, the first a multiple of 2^n
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Places of the rules to look at, in order."""
+
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Where to go if a packet's number on the axis is first .. last, and where if not."""
+
+    axis: str
+    first: int
+    last: int
+    inside: "Node"
+    outside: "Node"
+
+
+Node = Leaf | Fork
+
+
+def spans(numbers: Iterable[int]) -> Spans:
+    """Single numbers as spans."""
+    return joined((each, each) for each in numbers)
+
+
+def joined(found: Iterable[Span]) -> Spans:
+    """Spans in order, with those that touch or overlap as one."""
+    merged: list[Span] = []
+    for first, last in sorted(found):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+@functools.lru_cache(maxsize=32)
+def grow(boxes: tuple[Box, ...], leaf: int) -> tuple[Node, ...]:
+    """The trees for rules with these boxes, to be asked one behind the other; none for no rules.
+
+    leaf: how many rules need no question.
+
+    Rules that ask for the same axes, one behind the other, share a tree. Rules by program among rules by port
+    would each stand in every corner of the others' tree.
+    """
+    entries = [(place, dict(box)) for place, box in enumerate(boxes)]
+    runs = [list(run) for _, run in groupby(entries, key=lambda entry: frozenset(entry[1]))]
+    if len(entries) <= leaf or len(runs) > MOST_RUNS:
+        runs = [entries] if entries else []
+    return tuple(_grow(run, leaf) for run in runs)
+
+
+Entry = tuple[int, dict[str, Spans]]
+Question = tuple[str, int, int]  # axis, first, last
+
+
+def _grow(entries: list[Entry], leaf: int) -> Node:
+    whole = Leaf(tuple(place for place, _ in entries))
+    if len(entries) <= leaf:
+        return whole
+    splits = (_split(entries, question) for question in _questions(entries))
+    inside, outside, question = min(splits, key=_cost, default=([], [], None))
+    if question is None or _pointless(len(entries), len(inside), len(outside)):
+        return whole
+    return Fork(*question, _grow(inside, leaf), _grow(outside, leaf))
+
+
+def _pointless(every: int, inside: int, outside: int) -> bool:
+    """Whether too many rules would stand on both sides."""
+    return max(inside, outside) == every or inside + outside > every + every // 4 + 1
+
+
+Split = tuple[list[Entry], list[Entry], Question | None]
+
+
+def _cost(split: Split) -> tuple[int, int]:
+    inside, outside, _ = split
+    return max(len(inside), len(outside)), len(inside) + len(outside)
+
+
+def _split(entries: Sequence[Entry], question: Question) -> Split:
+    """Who may match with a yes, and who with a no, with what is left of their boxes."""
+    axis, first, last = question
+    inside, outside = [], []
+    for place, box in entries:
+        having = box.get(axis)
+        if having is None:
+            inside.append((place, box))
+            outside.append((place, box))
+            continue
+        within = tuple((max(a, first), min(b, last)) for a, b in having if a <= last and b >= first)
+        if within:
+            inside.append((place, {**box, axis: within}))
+        if within != having:
+            outside.append((place, {**box, axis: _without(having, first, last)}))
+    return inside, outside, question
+
+
+def _without(having: Spans, first: int, last: int) -> Spans:
+    left = ((a, min(b, first - 1)) for a, b in having if a < first)
+    right = ((max(a, last + 1), b) for a, b in having if b > last)
+    return tuple(sorted([*left, *right]))
+
+
+def _questions(entries: Sequence[Entry]) -> Iterable[Question]:
+    """The best that can be asked on each axis."""
+    for axis in dict.fromkeys(axis for _, box in entries for axis in box):
+        asking = [box[axis] for _, box in entries if axis in box]
+        found = (_block if axis in BLOCKS else _half)(asking)
+        if found:
+            yield axis, *found
+
+
+def _half(asking: Sequence[Spans]) -> Span | None:
+    """From 0 to before the middle one of all beginnings."""
+    begins = sorted({first for each in asking for first, _ in each})
+    return (0, begins[len(begins) // 2] - 1) if len(begins) > 1 else None
+
+
+def _block(asking: Sequence[Spans]) -> Span | None:
+    """A block that has a third to two thirds of all beginnings, if there is one."""
+    begins = sorted(first for each in asking for first, _ in each)
+    lowest, highest = begins[0], max(last for each in asking for _, last in each)
+    bits = (lowest ^ highest).bit_length()
+    first, count = lowest >> bits << bits, len(begins)
+    while bits and count * 3 > len(begins) * 2:
+        bits -= 1
+        middle = first + (1 << bits)
+        low = bisect_left(begins, middle) - bisect_left(begins, first)
+        high = bisect_left(begins, middle + (1 << bits)) - bisect_left(begins, middle)
+        first, count = (first, low) if low >= high else (middle, high)
+    return first, first + (1 << bits) - 1
