@@ -8,7 +8,7 @@ from layer45.rules.diversion import Diversion
 from layer45.rules.iptables_match import Alternatives, Place, question, stages
 from layer45.rules.iptables_ruleset import LEAVE, Ruleset, clear, of_protocol
 from layer45.rules.iptables_tree import write
-from layer45.rules.tree import spans
+from layer45.rules.tree import Spans, spans
 
 Way = Callable[[Ruleset, Diversion, Place], str | None]
 
@@ -23,6 +23,12 @@ class _Policy:
     unless: list[Alternatives] | None
     to: str
 
+    @property
+    def levels(self) -> int:
+        """Of its own chains, one leading to the next."""
+        levels = len(self.select) + len(self.unless or ())
+        return 0 if levels == 1 else levels + (self.to == LEAVE)
+
 
 def policies(rules: Ruleset, chain: str, place: Place, way: Way, end: Sequence[str] = ()) -> None:
     """The policies in their order, each with the way of what it matches. end: the rules behind them.
@@ -32,12 +38,16 @@ def policies(rules: Ruleset, chain: str, place: Place, way: Way, end: Sequence[s
     found = list(_policies(rules, place, way))
     boxes = [box(each.diversion, rules.family, place.egress, rules.tags) for each in found]
 
-    def ask(axis: str, first: int, last: int) -> str:
+    def ask(axis: str, numbers: Spans) -> str:
         if axis in ("tag", "class"):
-            return _numbered(rules, axis, first, last)
-        return question(axis, first, last, place)
+            return _numbered(rules, axis, numbers)
+        return question(axis, numbers, place)
 
-    write(rules, chain, boxes, ask, lambda at, number: _add(rules, at, found[number]), end)
+    write(
+        rules, chain, boxes, ask, lambda at, number: _add(rules, at, found[number]), end,
+        levels=max((each.levels for each in found), default=0),
+        returns=all(each.to != LEAVE for each in found),
+    )  # fmt: skip
 
 
 def _policies(rules: Ruleset, place: Place, way: Way) -> Iterator[_Policy]:
@@ -109,15 +119,16 @@ def by_number(
 
     def add(at: str, place: int) -> str:
         number, way = found[place]
-        rules.add(at, _numbered(rules, axis, number, number), way)
+        rules.add(at, _numbered(rules, axis, ((number, number),)), way)
         return at
 
     boxes = [((axis, spans([number])),) for number, _ in found]
-    write(rules, chain, boxes, lambda *asked: _numbered(rules, *asked), add, end)
+    write(rules, chain, boxes, lambda _, numbers: _numbered(rules, axis, numbers), add, end)
 
 
-def _numbered(rules: Ruleset, axis: str, first: int, last: int) -> str:
+def _numbered(rules: Ruleset, axis: str, numbers: Spans) -> str:
     """A match for the numbers of a block: of a packet's tag, or of its connection's class."""
+    ((first, last),) = numbers
     marks, kind = rules.plan.marks, {"tag": "mark", "class": "connmark"}[axis]
     mask = marks.class_mask & ~marks.spread(last - first)
     return f"-m {kind} --mark {marks.spread(first):#x}/{mask:#x}"

@@ -1,8 +1,8 @@
-"""A decision tree as chains.
+"""Decision trees as chains.
 
 The chain asks one question after the other; each yes goes to a chain of its own (<chain>.1, <chain>.2, …),
 each no to the next question, and at the end of each way stand the rules that are left. All is reached by
-goto.
+goto, but for trees that another one follows, whose ends must come back.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,30 +10,38 @@ from itertools import count
 
 from layer45.rules import tree
 from layer45.rules.iptables_ruleset import Ruleset
-from layer45.rules.tree import Box, Fork, Node
+from layer45.rules.tree import Box, Fork, Leaf, Node, Spans
 
-Ask = Callable[[str, int, int], str]  # axis, first, last → match
+Ask = Callable[[str, Spans], str]  # axis, numbers on it → match
 Add = Callable[[str, int], str]  # chain, place of what stands there → the chain in which to go on behind it
+
+MOST_LEVELS = 16  # of chains, one leading to the next: NFT_JUMP_STACK_SIZE of the kernel
+ABOVE, BELOW = 5, 3  # hook and chains before the tree; hit, queue and end behind it
 
 
 def write(
-    rules: Ruleset, chain: str, boxes: Sequence[Box], ask: Ask, add: Add, end: Sequence[str] = ()
-) -> None:
-    """The rules with these boxes into a chain and those below it. end: the rules behind them."""
-    trees = tree.grow(tuple(boxes), tree.LEAF)
-    many = len(trees) > 1 or any(isinstance(each, Fork) for each in trees)
-    if many and end:
+    rules: Ruleset, chain: str, boxes: Sequence[Box], ask: Ask, add: Add, end: Sequence[str] = (),
+    levels: int = 0, returns: bool = True,
+) -> None:  # fmt: skip
+    """The rules with these boxes into a chain and those below it. end: the rules behind them.
+
+    levels: of chains that the rules lead to before they hit. returns: coming back from a chain goes on with
+    the next rules; else some rule leaves all by that, so that there can be one tree only.
+    """
+    trees = tree.grow(tuple(boxes), tree.LEAF, MOST_LEVELS - ABOVE - BELOW - levels)
+    if len(trees) > 1 and not returns:
+        trees = (Leaf(tuple(range(len(boxes)))),)
+    writer = _Writer(rules, chain, ask, add)
+    for node in trees[:-1]:
+        first = writer.fresh()
+        rules.add(chain, f"-j {rules.name(first)}")
+        writer.node(node, first, ())
+    last = trees[-1] if trees else tree.NOTHING
+    if end and isinstance(last, Fork):
         for rule in end:
             rules.add(f"{chain}.end", rule)
         end = [f"-g {rules.name(f'{chain}.end')}"]
-    writer = _Writer(rules, chain, ask, add)
-    start = chain
-    for number, node in enumerate(trees):
-        following = writer.fresh() if number < len(trees) - 1 else ""
-        writer.node(node, start, [f"-g {rules.name(following)}"] if following else end)
-        start = following
-    if not trees:
-        writer.rest(chain, end)
+    writer.node(last, chain, end)
 
 
 class _Writer:
@@ -49,19 +57,15 @@ class _Writer:
         below = []
         while isinstance(node, Fork):
             inside = self.fresh()
-            match = self._ask(node.axis, node.first, node.last)
+            match = self._ask(node.axis, node.spans)
             self._rules.add(chain, match, f"-g {self._rules.name(inside)}")
             below.append((node.inside, inside))
             node = node.outside
         last = chain
         for place in node.places:
             last = self._add(last, place)
-        self.rest(last, end)
+        self._rules.begin(last)
+        for rule in end:
+            self._rules.add(last, rule)
         for each, inside in below:
             self.node(each, inside, end)
-
-    def rest(self, chain: str, end: Sequence[str]) -> None:
-        """What stands behind all else."""
-        self._rules.begin(chain)
-        for rule in end:
-            self._rules.add(chain, rule)

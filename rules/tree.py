@@ -21,6 +21,10 @@ Box = tuple[tuple[str, Spans], ...]  # axis, spans
 
 LEAF = 8  # so few rules are looked at one after the other
 MOST_RUNS = 8
+SIZES = {"local_port": 1 << 16, "remote_port": 1 << 16, "user": 1 << 32, "group": 1 << 32}
+SETS = ("local_port", "remote_port")  # of which one rule can ask for several spans
+SET_SLOTS = 15  # a span of more than one number takes two
+WITHOUT_GUARD = 2  # so few rules cost less than a question
 BLOCKS = frozenset({"local", "remote", "tag", "class"})  # 2^n numbers, the first a multiple of 2^n
 
 
@@ -33,16 +37,17 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Fork:
-    """Where to go if a packet's number on the axis is first .. last, and where if not."""
+    """Where to go if a packet's number on the axis is in one of the spans, and where if not."""
 
     axis: str
-    first: int
-    last: int
+    spans: Spans
     inside: "Node"
     outside: "Node"
 
 
 Node = Leaf | Fork
+NOTHING = Leaf(())
+Entry = tuple[int, dict[str, Spans]]
 
 
 def spans(numbers: Iterable[int]) -> Spans:
@@ -62,34 +67,61 @@ def joined(found: Iterable[Span]) -> Spans:
 
 
 @functools.lru_cache(maxsize=32)
-def grow(boxes: tuple[Box, ...], leaf: int) -> tuple[Node, ...]:
+def grow(boxes: tuple[Box, ...], leaf: int, depth: int) -> tuple[Node, ...]:
     """The trees for rules with these boxes, to be asked one behind the other; none for no rules.
 
-    leaf: how many rules need no question.
+    leaf: how many rules need no question. depth: how often a way through a tree may go inside.
 
     Rules that ask for the same axes, one behind the other, share a tree. Rules by program among rules by port
     would each stand in every corner of the others' tree.
     """
     entries = [(place, dict(box)) for place, box in enumerate(boxes)]
+    if len(entries) <= leaf:
+        return (Leaf(tuple(place for place, _ in entries)),) if entries else ()
     runs = [list(run) for _, run in groupby(entries, key=lambda entry: frozenset(entry[1]))]
-    if len(entries) <= leaf or len(runs) > MOST_RUNS:
-        runs = [entries] if entries else []
-    return tuple(_grow(run, leaf) for run in runs)
+    if len(runs) > MOST_RUNS:
+        runs = [entries]
+    return tuple(_within(run, _grow(run, leaf, depth - 1)) for run in runs)
 
 
-Entry = tuple[int, dict[str, Spans]]
+def _within(entries: Sequence[Entry], node: Node) -> Node:
+    """Behind the question whether any of them may match, if that is one: most packets are nobody's."""
+    if isinstance(node, Leaf):
+        return node
+    hulls = ((axis, [box.get(axis, ()) for _, box in entries]) for axis in SIZES)
+    spanned = {axis: (min(found)[0][0], max(s[-1][1] for s in found)) for axis, found in hulls if all(found)}
+    sizes = {axis: (last - first + 1) / SIZES[axis] for axis, (first, last) in spanned.items()}
+    axis = min(sizes, key=lambda each: sizes[each], default="")
+    if not axis or sizes[axis] > 0.5:
+        return node
+    return Fork(axis, (spanned[axis],), node, NOTHING)
+
+
 Question = tuple[str, int, int]  # axis, first, last
 
 
-def _grow(entries: list[Entry], leaf: int) -> Node:
+def _grow(entries: list[Entry], leaf: int, depth: int) -> Node:
     whole = Leaf(tuple(place for place, _ in entries))
-    if len(entries) <= leaf:
+    if depth <= 0:
         return whole
+    if len(entries) <= leaf:
+        return _guarded(entries, whole)
     splits = (_split(entries, question) for question in _questions(entries))
     inside, outside, question = min(splits, key=_cost, default=([], [], None))
     if question is None or _pointless(len(entries), len(inside), len(outside)):
         return whole
-    return Fork(*question, _grow(inside, leaf), _grow(outside, leaf))
+    axis, first, last = question
+    return Fork(axis, ((first, last),), _grow(inside, leaf, depth - 1), _grow(outside, leaf, depth))
+
+
+def _guarded(entries: Sequence[Entry], node: Leaf) -> Node:
+    """Behind the question whether any of them may match, where one rule can ask that for several."""
+    for axis in SETS if len(entries) > WITHOUT_GUARD else ():
+        asking = [box.get(axis, ()) for _, box in entries]
+        every = joined(each for found in asking for each in found)
+        if all(asking) and sum(1 if first == last else 2 for first, last in every) <= SET_SLOTS:
+            return Fork(axis, every, node, NOTHING)
+    return node
 
 
 def _pointless(every: int, inside: int, outside: int) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from layer45.rules import tree
 from layer45.rules.diversion import Selector
 
-from .owned_sockets import Owner, owned_socket
+from .owned_sockets import Owner, new_cgroups, owned_socket
 from .rule_plans import MARKS, diverting, networks, plan
 from .test_rules_matching import UDP, V4, V6, every_family, tagging
 from .topology import Hosts
@@ -142,3 +142,22 @@ def test_many_classes_are_found_by_their_connection(hosts: Hosts, monkeypatch: p
                 client.connect((hosts.b.ipv4, 6999 + number))
         found = {key.split()[1] for key in diverted.counts()}
         assert found == {f"{MARKS.spread(number):#x}" for number in (1, 37, 64, 100)}
+
+
+def test_chains_are_never_deeper_than_the_kernel_takes(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies whose own chains are as deep as they get, in a tree as deep as it gets."""
+    monkeypatch.setattr(tree, "LEAF", 1)
+    odd = tuple((port, port + 1) for port in range(20000, 20100, 4))
+    with new_cgroups("x", "y") as (x, y):
+        rich = [
+            Selector(
+                ("udp", "tcp"), NETWORKS[0], NETWORKS[1], odd, ((port, port), *odd),
+                user=(user, 9), group=(62001, 9), cgroup=(x, y),
+            )
+            for user in USERS
+            for port in range(5000, 5050)
+        ]  # fmt: skip
+        unless = Selector((), NETWORKS[1], NETWORKS[0], odd, odd, (1, 2), (3, 4))
+        wanted = plan(*((each, unless) if place % 2 else each for place, each in enumerate(rich)))
+        with diverting(hosts.a, "iptables", wanted) as diverted:
+            assert diverted.counts() == {}

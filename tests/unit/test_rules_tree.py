@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layer45.rules import tree
-from layer45.rules.tree import Box, Fork, Leaf, Node, Span, grow, joined, spans
+from layer45.rules.tree import Box, Fork, Leaf, Node, Span, Spans, grow, joined, spans
 
 AXES = ("local", "remote_port", "tag", "user")
 LAST = 63
@@ -18,15 +18,19 @@ boxes = st.dictionaries(st.sampled_from(AXES), some_spans).map(lambda axes: tupl
 points = st.fixed_dictionaries({axis: st.integers(0, LAST) for axis in AXES})
 
 
+def within(found: Spans, number: int) -> bool:
+    return any(first <= number <= last for first, last in found)
+
+
 def meets(box: Box, point: dict[str, int]) -> bool:
-    return all(any(first <= point[axis] <= last for first, last in found) for axis, found in box)
+    return all(within(found, point[axis]) for axis, found in box)
 
 
 def asked(node: Node, point: dict[str, int]) -> tuple[int, Leaf]:
     """How many questions lead a packet to which leaf."""
     questions = 0
     while isinstance(node, Fork):
-        node = node.inside if node.first <= point[node.axis] <= node.last else node.outside
+        node = node.inside if within(node.spans, point[node.axis]) else node.outside
         questions += 1
     return questions, node
 
@@ -42,25 +46,40 @@ def forks(node: Node) -> Iterator[Fork]:
         yield from forks(node.outside)
 
 
+def levels(node: Node) -> int:
+    """How often a way through a tree goes inside."""
+    return max(levels(node.inside) + 1, levels(node.outside)) if isinstance(node, Fork) else 0
+
+
 @settings(max_examples=500)
-@given(st.lists(boxes, max_size=40), st.lists(points, min_size=1, max_size=20), st.integers(1, 8))
+@given(
+    st.lists(boxes, max_size=40),
+    st.lists(points, min_size=1, max_size=20),
+    st.integers(1, 8),
+    st.integers(0, 9),
+)
 def test_what_may_match_is_looked_at_once_and_in_order(
-    found: list[Box], packets: list[dict[str, int]], leaf: int
+    found: list[Box], packets: list[dict[str, int]], leaf: int, depth: int
 ) -> None:
-    trees = grow(tuple(found), leaf)
+    trees = grow(tuple(found), leaf, depth)
     for packet in packets:
         seen = looked_at(trees, packet)
         assert seen == sorted(set(seen))
         assert {place for place, box in enumerate(found) if meets(box, packet)} <= set(seen)
 
 
-@given(st.lists(boxes, max_size=40))
-def test_of_blocks_only_blocks_are_asked_for(found: list[Box]) -> None:
-    for fork in (fork for each in grow(tuple(found), 1) for fork in forks(each)):
-        size = fork.last - fork.first + 1
-        assert size > 0
+@given(st.lists(boxes, max_size=40), st.integers(1, 8), st.integers(1, 9))
+def test_what_a_rule_can_ask_for(found: list[Box], leaf: int, depth: int) -> None:
+    for fork in (fork for each in grow(tuple(found), leaf, depth) for fork in forks(each)):
+        assert levels(fork) <= depth
+        if fork.axis in tree.SETS:
+            assert 0 < len(fork.spans) <= tree.SET_SLOTS
+            continue
+        ((first, last),) = fork.spans
+        assert first <= last
         if fork.axis in tree.BLOCKS:
-            assert size & (size - 1) == 0 and fork.first % size == 0
+            size = last - first + 1
+            assert size & (size - 1) == 0 and first % size == 0
 
 
 def test_of_a_thousand_few_are_looked_at() -> None:
@@ -76,7 +95,7 @@ def test_of_a_thousand_few_are_looked_at() -> None:
         for place in range(0, 1000, 9):
             box = dict(found[place])
             point = {axis: box[axis][0][0] if axis in box else 0 for axis in (*AXES, "remote", "local_port")}
-            (only,) = grow(tuple(found), tree.LEAF)
+            (only,) = grow(tuple(found), tree.LEAF, 9)
             questions, leaf = asked(only, point)
             assert place in leaf.places
             assert len(leaf.places) <= most
@@ -85,20 +104,20 @@ def test_of_a_thousand_few_are_looked_at() -> None:
 
 def test_few_need_no_question() -> None:
     found = tuple((("remote_port", ((port, port),)),) for port in range(tree.LEAF))
-    assert grow(found, tree.LEAF) == (Leaf(tuple(range(tree.LEAF))),)
-    assert grow((), tree.LEAF) == ()
+    assert grow(found, tree.LEAF, 9) == (Leaf(tuple(range(tree.LEAF))),)
+    assert grow((), tree.LEAF, 9) == ()
 
 
 def test_rules_that_ask_for_other_things_have_trees_of_their_own() -> None:
     found = [(("tag", spans([n])),) for n in range(100)] + [(("user", spans([n])),) for n in range(100)]
-    first, second = grow(tuple(found), tree.LEAF)
+    first, second = grow(tuple(found), tree.LEAF, 9)
     assert {fork.axis for fork in forks(first)} == {"tag"}
     assert {fork.axis for fork in forks(second)} == {"user"}
 
 
 def test_those_that_cannot_be_told_apart_stay_together() -> None:
     found = [(("remote_port", ((1, 65535),)),)] * 50
-    assert grow(tuple(found), tree.LEAF) == (Leaf(tuple(range(50))),)
+    assert grow(tuple(found), tree.LEAF, 9) == (Leaf(tuple(range(50))),)
 
 
 def test_spans_that_touch_are_one() -> None:
