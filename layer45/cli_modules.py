@@ -178,7 +178,8 @@ def _module(index: Any, name: str, refused: bool = False) -> Any:
             return None
         raise ConfigError(index.broken[name].sorted_lines())
     if name not in index.modules:
-        raise Layer45Error(f'no module "{name}"{did_you_mean(name, index.modules)}; see layer45 modules list')
+        hint = did_you_mean(name, (*index.modules, *index.broken))
+        raise Layer45Error(f'no module "{name}"{hint}; see layer45 modules list')
     return index.modules[name]
 
 

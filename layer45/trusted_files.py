@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 MOST_LINKS = 40  # as the kernel: path_resolution(7)
-MOST_BYTES = 1 << 20  # of a file that people write
+MOST_BYTES = 16 << 20  # of a file that people write
 STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not make us wait
 WRITERS = ((stat.S_IWOTH, "everybody"), (stat.S_IWGRP, "its group"))
