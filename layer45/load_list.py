@@ -1,8 +1,11 @@
 """`load` in layer45.toml -> policies: modules that have their sockets by [match] in their own module.toml.
 
-Modules with the same match act together on a socket: they form one chain, in the order of `load`, and one
-policy, which has the name of the first. Matches that differ must not meet: what a socket of both gets, a
-policy must then say. Parameters have their defaults. Any policy that is written down comes before these.
+A socket gets every loaded module whose match it fits, in the order of `load`. So modules with the same match
+are one chain and one policy, which has the name of the first. A match that lies inside another one makes a
+chain that has the other's modules, too, and comes before it. Matches that only overlap are refused: what a
+socket of both gets, a policy must then say. Parameters have their defaults.
+
+Any policy that is written down comes before all of these.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,13 +14,13 @@ from dataclasses import dataclass
 from layer45.config import Settings
 from layer45.manifest import Manifest
 from layer45.modulefolder import ModuleIndex
-from layer45.overlap import overlap
+from layer45.overlap import covers, overlap
 from layer45.policy import BOTH, ChainEntry, Policy
 from layer45.problems import Place, Problems
 from layer45.rules.diversion import Selector
 from layer45.suggest import did_you_mean
 
-PRIORITY = -(1 << 31)  # the lowest there is
+PRIORITY = -(1 << 31)  # the lowest there is; one more for each match that a policy's lies inside of
 
 
 @dataclass(frozen=True)
@@ -25,34 +28,40 @@ class _Loaded:
     """A module that `load` names, at place."""
 
     manifest: Manifest
+    number: int
     place: Place
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
 
     @property
     def match(self) -> Selector:
         assert self.manifest.match is not None
         return self.manifest.match
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Equal for equal matches."""
-        return _key(self.match), _key(self.manifest.unless)
+    def within(self, other: "_Loaded") -> bool:
+        """Whether every socket of this one is surely one of the other's."""
+        excluded = other.manifest.unless
+        if excluded and overlap(excluded, self.match, None, self.manifest.unless):
+            return False
+        return covers(other.match, self.match)
 
-
-def _key(select: Selector | None) -> object:
-    return select and tuple((name, frozenset(values)) for name, values in vars(select).items())
+    def meets(self, other: "_Loaded") -> bool:
+        """Whether some socket may be one of both."""
+        return overlap(self.match, other.match, self.manifest.unless, other.manifest.unless)
 
 
 def loaded_policies(
     settings: Settings, place: Place, index: ModuleIndex, policies: Mapping[str, Policy], problems: Problems
 ) -> dict[str, Policy]:
     """By name. place: of layer45.toml. policies: those that are written down."""
-    groups: dict[object, list[_Loaded]] = {}
-    for each in _loaded(settings.load, place.child("load"), index, problems):
-        groups.setdefault(each.key, []).append(each)
-    made = [_policy(group) for group in groups.values()]
+    modules = list(_loaded(settings.load, place.child("load"), index, problems))
+    if _report_meetings(modules, problems):
+        return {}
+    made = [_policy(first, modules) for first in modules if not _has_twin_before(first, modules)]
     _report_taken_names(made, policies, problems)
-    meeting = _report_meetings([group[0] for group in groups.values()], problems)
-    return {each.name: each for each in made if each.name not in policies and each.name not in meeting}
+    return {each.name: each for each in made if each.name not in policies}
 
 
 def _loaded(names: Sequence[str], place: Place, index: ModuleIndex, problems: Problems) -> Iterator[_Loaded]:
@@ -71,7 +80,7 @@ def _loaded(names: Sequence[str], place: Place, index: ModuleIndex, problems: Pr
             if fault:
                 problems.add(at, f"module {name} {fault}; write a policy for it")
             else:
-                yield _Loaded(manifest, at)
+                yield _Loaded(manifest, number, at)
 
 
 def _fault(manifest: Manifest) -> str:
@@ -82,16 +91,35 @@ def _fault(manifest: Manifest) -> str:
     return "" if manifest.match is not None else "has no [match] in its module.toml"
 
 
-def _policy(group: Sequence[_Loaded]) -> Policy:
-    first = group[0]
+def _report_meetings(modules: Sequence[_Loaded], problems: Problems) -> bool:
+    """Whether there are modules that share some of their sockets, but not all of one's."""
+    before = len(problems)
+    for number, later in enumerate(modules):
+        for earlier in modules[:number]:
+            if later.meets(earlier) and not later.within(earlier) and not earlier.within(later):
+                text = f"a socket could match both module {earlier.name} and module {later.name}"
+                expected = "expected matches that are equal, exclude each other or lie inside each other"
+                problems.add(later.place, f"{text}; {expected}, or a policy with both in its chain")
+    return len(problems) > before
+
+
+def _has_twin_before(module: _Loaded, modules: Sequence[_Loaded]) -> bool:
+    earlier = (each for each in modules if each.number < module.number)
+    return any(each.within(module) and module.within(each) for each in earlier)
+
+
+def _policy(first: _Loaded, modules: Sequence[_Loaded]) -> Policy:
+    """For the sockets of a module that is the first with its match."""
+    chain = [each for each in modules if first.within(each)]
+    outer = [each for each in chain if not each.within(first)]
     return Policy(
-        name=first.manifest.name,
+        name=first.name,
         place=first.place,
-        summary="; ".join(each.manifest.summary for each in group),
-        priority=PRIORITY,
+        summary="; ".join(each.manifest.summary for each in chain),
+        priority=PRIORITY + len(outer),
         match=first.match,
         unless=first.manifest.unless,
-        chain=tuple(ChainEntry(each.manifest.name, BOTH, {}, each.place) for each in group),
+        chain=tuple(ChainEntry(each.name, BOTH, {}, each.place) for each in chain),
     )
 
 
@@ -100,16 +128,3 @@ def _report_taken_names(made: Iterable[Policy], policies: Mapping[str, Policy], 
         if each.name in policies:
             text = f"its policy would have the name of the one at {policies[each.name].place}"
             problems.add(each.place, f"{text}; rename that, or let it name the module")
-
-
-def _report_meetings(firsts: Sequence[_Loaded], problems: Problems) -> set[str]:
-    """The names of those whose match meets that of an earlier one."""
-    meeting = set()
-    for number, later in enumerate(firsts):
-        for earlier in firsts[:number]:
-            if overlap(earlier.match, later.match, earlier.manifest.unless, later.manifest.unless):
-                name, other = later.manifest.name, earlier.manifest.name
-                text = f"a socket could match both module {other} and module {name}, and their matches differ"
-                problems.add(later.place, f"{text}; expected equal ones, or a policy with both in its chain")
-                meeting.add(name)
-    return meeting
