@@ -31,7 +31,7 @@ class ModuleIndex:
     """All modules found, by name.
 
     broken: the problems of those that are refused, or whose manifest has any. hidden: a line for each that an
-    earlier one hides.
+    earlier one hides, and for each name in trust.toml that is none.
     """
 
     modules: Mapping[str, Module]
@@ -56,7 +56,8 @@ def find_modules(
         fault = search.take_directory(Path(name), site=True)
         if fault and name != DEFAULT_MODULE_DIR and place and problems is not None:
             problems.add(place.child("module_dirs", index), f"{name} cannot be read: {fault}")
-    return ModuleIndex(search.modules, search.broken, tuple(search.hidden))
+    remarks = trust.remarks({*search.modules, *search.broken})
+    return ModuleIndex(search.modules, search.broken, (*search.hidden, *remarks))
 
 
 class _Search:

@@ -9,7 +9,7 @@ those that packages put into /usr/lib/layer45/modules. Without the file nothing 
 without `require`, all. A key that is taken out of the file counts no more from the next reload on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from typing import Literal
 from layer45.config import read_own
 from layer45.module_signature import KEY_BYTES, fingerprint, from_base64
 from layer45.problems import Place, Problems, shown
+from layer45.suggest import did_you_mean
 from layer45.table import read_table, report_unknown
 
 FILE_NAME = "trust.toml"
@@ -38,12 +39,22 @@ class Trust:
 
     require: Required = "none"
     keys: Mapping[str, Key] = field(default_factory=dict)
+    place: Place = field(default=Place(Path(FILE_NAME)), compare=False, repr=False)
 
     def requires(self, module: str, site: bool) -> bool:
         """Whether a module must be signed. site: it stands in module_dirs."""
         if isinstance(self.require, tuple):
             return module in self.require
         return self.require == "all" or (self.require == "site" and site)
+
+    def remarks(self, modules: Collection[str]) -> list[str]:
+        """A line for each name that no module has: a slip there would leave a module unprotected."""
+        found = Problems()
+        for number, name in enumerate(self.require if isinstance(self.require, tuple) else ()):
+            if name not in modules:
+                hint = did_you_mean(name, modules)
+                found.add(self.place.child("require", number), f'no module "{name}"{hint}')
+        return found.sorted_lines()
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def read_trust(directory: Path, problems: Problems) -> Trust:
     top, place = read
     report_unknown(top, ("require", "key"), place, problems)
     require = _read_require(top.get("require", "all"), place.child("require"), problems)
-    return Trust(require, _read_keys(top.get("key", {}), place.child("key"), problems))
+    return Trust(require, _read_keys(top.get("key", {}), place.child("key"), problems), place)
 
 
 def _read_require(value: object, place: Place, problems: Problems) -> Required:
