@@ -120,6 +120,7 @@ def show_module(module: dict[str, Any]) -> None:
         for key, value in module.items()
         if key not in ("name", "version", "summary", "parameters", "counters", "ratios")
     }
+    plain["trust"] = _shown_trust(module["trust"])
     print_table(("DECLARES", ""), [(key, _plain(value)) for key, value in plain.items()])
     print()
     print_table(
