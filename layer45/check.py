@@ -12,6 +12,7 @@ from layer45.loader import ChainPlan, Plan, load
 from layer45.modulefolder import Module, ModuleIndex, find_modules
 from layer45.policy import Policy
 from layer45.problems import Place, Problems
+from layer45.trust import read_trust
 
 
 def check(directory: Path) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def check(directory: Path) -> dict[str, Any]:
     ok is False with any problem, also in a module that no policy uses. policies is empty if there is no plan.
     """
     settings, _ = read_settings(directory, Problems())
-    index = find_modules(settings)
+    index = find_modules(settings, read_trust(directory, Problems()))
     problems = set(_broken(index))
     report: dict[str, Any] = {"directory": str(directory), "warnings": [], "policies": []}
     report["modules"] = [_module(index.modules[name]) for name in sorted(index.modules)]

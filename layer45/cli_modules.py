@@ -9,7 +9,7 @@ import typer
 from layer45.cli_options import DEFAULT_CONFIG, Config, Json
 
 app = typer.Typer(
-    help="Modules: list, show, verify, new, build.",
+    help="Modules: list, show, verify, new, build, sign.",
     no_args_is_help=False,
     rich_markup_mode=None,
 )
@@ -50,7 +50,7 @@ def show(name: Name, config: Config = DEFAULT_CONFIG, as_json: Json = False) -> 
     from layer45.module_views import document, show_module
     from layer45.output import print_json
 
-    (print_json if as_json else show_module)(document(_module(config, name)))
+    (print_json if as_json else show_module)(document(_module(_index(config), name)))
 
 
 @app.command()
@@ -59,20 +59,20 @@ def verify(
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """Load the code of modules; compare it with what they declare."""
-    from layer45.module_views import verify_module
-    from layer45.output import print_json, print_table
+    """Who vouches for modules; does their code keep their word?
+
+    Looks at owners, hashes and signatures; loads the code and compares it with what is declared.
+    """
+    from layer45.module_views import show_results, verify_module
+    from layer45.output import print_json
 
     index = _index(config)
-    broken = {name: problems.sorted_lines() for name, problems in index.broken.items()}
-    wanted = names or sorted({*index.modules, *broken})
-    found = {name: broken.get(name) or verify_module(_module(config, name)) for name in wanted}
-    results = [{"module": name, "ok": not problems, "problems": problems} for name, problems in found.items()]
-    if as_json:
-        print_json(results)
-    else:
-        print_table(("MODULE", "RESULT"), [(name, "; ".join(found[name]) or "ok") for name in found])
-    raise typer.Exit(1 if any(found.values()) else 0)
+    results = [
+        verify_module(name, _module(index, name, refused=True), index.broken.get(name))
+        for name in names or sorted({*index.modules, *index.broken})
+    ]
+    (print_json if as_json else show_results)(results)
+    raise typer.Exit(0 if all(each["ok"] for each in results) else 1)
 
 
 @app.command()
@@ -112,17 +112,46 @@ def build(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A site module, or its folder.")],
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Compile a site module in its folder. A daemon uses the new code after its next start."""
-    from layer45.errors import Layer45Error
+    """Compile a site module in its folder. A daemon takes the new code up at its next reload."""
     from layer45.module_build import build_module
+    from layer45.module_content import SIGNATURE
 
-    folder = Path(name)
-    if not folder.is_dir():
-        module = _module(config, name)
-        if module.shipped:
-            raise Layer45Error(f"{name}: is shipped with Layer 4.5 and built with it")
-        folder = module.folder
-    print(build_module(folder.absolute()))
+    folder = _folder(config, name)
+    print(build_module(folder))
+    if (folder / SIGNATURE).exists():
+        print(f"next: layer45 modules sign {name} --key FILE")
+
+
+@app.command()
+def sign(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A site module, or its folder.")],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Ed25519 private key, PEM; see keygen.")],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Sign what is in a module's folder.
+
+    Writes the hash of its content into module.toml, and module.sig.
+    """
+    from layer45.module_sign import sign_module
+    from layer45.module_signature import read_private
+
+    print(sign_module(_folder(config, name), read_private(key)))
+
+
+@app.command()
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; a new file.")],
+) -> None:
+    """Make a key to sign modules with.
+
+    Prints its public part, for trust.toml.
+    """
+    from base64 import b64encode
+
+    from layer45.module_signature import make_key
+
+    public = make_key(file)
+    print(f'[key.{file.stem}]\ned25519 = "{b64encode(public).decode()}"')
 
 
 def _settings(config: Path) -> Any:
@@ -134,17 +163,35 @@ def _settings(config: Path) -> Any:
 
 def _index(config: Path) -> Any:
     from layer45.modulefolder import find_modules
+    from layer45.trust import Trust, load_trust
 
-    return find_modules(_settings(config))
+    return find_modules(_settings(config), load_trust(config) if config.is_dir() else Trust())
 
 
-def _module(config: Path, name: str) -> Any:
+def _module(index: Any, name: str, refused: bool = False) -> Any:
+    """None, if it may be refused and is."""
     from layer45.errors import ConfigError, Layer45Error
     from layer45.suggest import did_you_mean
 
-    index = _index(config)
     if name in index.broken:
+        if refused:
+            return None
         raise ConfigError(index.broken[name].sorted_lines())
     if name not in index.modules:
-        raise Layer45Error(f'no module "{name}"{did_you_mean(name, index.modules)}; see layer45 modules list')
+        hint = did_you_mean(name, (*index.modules, *index.broken))
+        raise Layer45Error(f'no module "{name}"{hint}; see layer45 modules list')
     return index.modules[name]
+
+
+def _folder(config: Path, name: str) -> Path:
+    """Of a module that is not shipped, whether it may be used or not; name: its own, or the folder's."""
+    from layer45.errors import Layer45Error
+
+    if Path(name).is_dir():
+        return Path(name).absolute()
+    for directory in _settings(config).module_dirs:
+        if (Path(directory) / name / "module.toml").is_file():
+            return Path(directory) / name
+    if _module(_index(config), name).shipped:
+        raise Layer45Error(f"{name}: is shipped with Layer 4.5, and a part of it")
+    raise Layer45Error(f"{name}: stands in no directory of module_dirs; expected its folder's path")

@@ -9,12 +9,14 @@ from msgspec import Meta
 from layer45.problems import Place, Problems, shown
 from layer45.rules.diversion import MarkLayout
 from layer45.table import read_table
-from layer45.toml_file import read_toml
+from layer45.toml_file import Read, read_toml
+from layer45.trusted_files import Distrusted, open_directory
 
 FILE_NAME = "layer45.toml"
 SOCKET_PATH_BYTES = 107  # sun_path, without its final 0
 LAST_QUEUE = 65535
 DEFAULT_MODULE_DIR = "/etc/layer45/modules"
+DISTRIBUTION_MODULE_DIR = "/usr/lib/layer45/modules"  # packages may put modules there
 
 Seconds = Annotated[int, Meta(ge=1, le=30 * 86400)]
 
@@ -38,6 +40,7 @@ class Settings:
     module_memory_mb: Annotated[int, Meta(ge=1, le=1 << 16)] = 64  # what modules may borrow, per worker
     queue_length: Annotated[int, Meta(ge=1, le=1 << 20)] = 4096  # packets the kernel may keep per queue
     module_dirs: tuple[str, ...] = (DEFAULT_MODULE_DIR,)  # absolute; searched after the shipped ones
+    load: tuple[str, ...] = ()  # modules that have their sockets by their own [match]; see load_list.py
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0  # 0: from the system
 
     @property
@@ -57,20 +60,26 @@ def load_settings(directory: Path) -> Settings:
 
 def read_settings(directory: Path, problems: Problems) -> tuple[Settings, Place]:
     """As load_settings, but problems are collected, and wrong keys have defaults. Place: the file's top."""
-    file = directory / FILE_NAME
-    try:
-        present = any(each.name == FILE_NAME for each in directory.iterdir())
-    except OSError as error:
-        expected = f"expected a directory with {FILE_NAME} and policies/*.toml"
-        problems.add_file(directory, f"cannot be read: {error.strerror}; {expected}")
-        return Settings(), Place(file)
-    read = read_toml(file, problems) if present else None
+    read = read_own(directory, FILE_NAME, problems)
     if read is None:
-        return Settings(), Place(file)
+        return Settings(), Place(directory / FILE_NAME)
     table, place = read
     values = read_table(table, Settings, place, problems)
     _drop_wrong(values, place, problems)
     return Settings(**_normal(values, directory)), place
+
+
+def read_own(directory: Path, name: str, problems: Problems) -> Read | None:
+    """A file of the configuration directory. None: there is no such file, or there are problems."""
+    try:
+        with open_directory(directory) as opened:
+            return read_toml(opened, directory / name, problems) if name in opened.names() else None
+    except Distrusted as error:
+        problems.add_file(error.path, error.reason)
+    except OSError as error:
+        expected = f"expected a directory with {FILE_NAME} and policies/*.toml"
+        problems.add_file(directory, f"cannot be read: {error.strerror}; {expected}")
+    return None
 
 
 def _drop_wrong(values: dict[str, Any], place: Place, problems: Problems) -> None:

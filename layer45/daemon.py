@@ -347,6 +347,7 @@ def _policy_state(
         "queues": [chain.queue.first, chain.queue.first + chain.queue.workers - 1] if chain else None,
         "on_failure": policy.on_failure,
         "chain": [instance.module.manifest.name for instance in chain.instances] if chain else [],
+        "versions": [instance.module.manifest.version for instance in chain.instances] if chain else [],
         "packets": seen.get("packets", 0),
         "bytes": seen.get("bytes", 0),
     }

@@ -26,6 +26,7 @@ from layer45.composition import Composed, check_chain, compose
 from layer45.config import Settings, read_settings
 from layer45.errors import ConfigError, Layer45Error
 from layer45.life_cycle import State
+from layer45.load_list import loaded_policies
 from layer45.modulefolder import ModuleIndex, find_modules
 from layer45.numbering import QueueKind, QueuePlan, number_classes, number_queues
 from layer45.overlap import covers, overlap
@@ -34,6 +35,7 @@ from layer45.problems import Place, Problems
 from layer45.ratio import Ratios
 from layer45.rules.diversion import Diversion, Flows, QueueGroup, RulePlan, Selector
 from layer45.selector import PROTOCOLS, as_policy_protocol
+from layer45.trust import Trust, read_trust
 
 __all__ = [
     "ChainPlan",
@@ -90,6 +92,7 @@ class Written:
     policies: Mapping[str, Policy]
     composed: tuple[Composed, ...]
     remarks: tuple[str, ...]
+    trust: Trust
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,11 @@ def load(directory: Path, previous: Plan | None = None) -> Plan:
     problems = Problems()
     settings, place = read_settings(directory, problems)
     policies = read_policies(directory, problems)
-    index = find_modules(settings, place, problems)
+    trust = read_trust(directory, problems)
+    index = find_modules(settings, trust, place, problems)
+    policies.update(loaded_policies(settings, place, index, policies, problems))
     composed = tuple(compose(policies, index, problems))
-    written = Written(directory, settings, place, policies, composed, tuple(_remarks(index)))
+    written = Written(directory, settings, place, policies, composed, tuple(_remarks(index)), trust)
     return _plan(written, {name: each.state for name, each in policies.items()}, previous, problems)
 
 

@@ -1,5 +1,6 @@
 """module.toml -> Manifest: what a module declares of itself."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,15 @@ from layer45.parameter import Parameter
 from layer45.parameter_table import read_parameters
 from layer45.problems import Place, Problems, shown
 from layer45.ratio import Ratio
+from layer45.rules.diversion import Selector
+from layer45.selector import read_match
 from layer45.suggest import did_you_mean
 from layer45.table import NAME, read_table, report_unknown
-from layer45.toml_file import read_toml
+from layer45.toml_file import parse_toml
 
 FILE_NAME = "module.toml"
 ABI_VERSION = 1
+CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 Direction = Literal["egress", "ingress"]
 
@@ -48,6 +52,7 @@ class ModuleTable:
     hides: tuple[str, ...] = ()
     runs_after: tuple[str, ...] = ()
     runs_before: tuple[str, ...] = ()
+    content_hash: str = ""  # see module_hash.py
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Manifest(ModuleTable):
     growth_front, growth_back: of a packet. stream_bytes, stream_every: so many bytes are inserted at most
     for each begun so many of a TCP stream.
     notices: counters of which an operator should hear when they are first above 0.
+    match, unless: the sockets it has when layer45.toml names it in `load`; None: it has no such opinion.
     """
 
     growth_front: Growth = field(default_factory=Growth)
@@ -67,6 +73,8 @@ class Manifest(ModuleTable):
     counters: Mapping[str, str] = field(default_factory=dict)
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    match: Selector | None = None
+    unless: Selector | None = None
 
     @property
     def helps(self) -> dict[str, str]:
@@ -117,41 +125,39 @@ def load_manifest(file: Path) -> Manifest:
 
 
 def read_manifest(file: Path, problems: Problems) -> Manifest | None:
-    """As load_manifest, but problems are collected; None if there are any.
+    """As load_manifest, but problems are collected; None if there are any."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        problems.add_file(file, f"cannot be read: {error.strerror}")
+        return None
+    return parse_manifest(file, data, problems)
 
-    A file that is as it was is not read again.
-    """
-    version = _version(file)
+
+def parse_manifest(file: Path, data: bytes, problems: Problems) -> Manifest | None:
+    """As read_manifest, for what was read before. What is as it was is not looked at again."""
     kept = _kept.get(file)
-    if kept and kept[0] == version:
+    if kept and kept[0] == data:
         return kept[1]
     found = Problems()
-    manifest = _read(file, found)
+    manifest = _parse(file, data, found)
     problems.extend(found)
     if found or manifest is None:
         return None
-    _kept[file] = version, manifest
+    if manifest.match is None:  # a match has names of users, whose numbers may change
+        _kept[file] = data, manifest
     return manifest
 
 
-_kept: dict[Path, tuple[tuple[int, ...], Manifest]] = {}
+_kept: dict[Path, tuple[bytes, Manifest]] = {}
 
 
-def _version(file: Path) -> tuple[int, ...]:
-    """Another one when the file is another, or has been written to. Empty: it cannot be read."""
-    try:
-        status = file.stat()
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _read(file: Path, problems: Problems) -> Manifest | None:
-    read = read_toml(file, problems)
+def _parse(file: Path, data: bytes, problems: Problems) -> Manifest | None:
+    read = parse_toml(file, data, problems)
     if read is None:
         return None
     top, place = read
-    report_unknown(top, ("module", "param", "counter", "ratio"), place, problems)
+    report_unknown(top, ("module", "param", "counter", "ratio", "match"), place, problems)
     module = place.child("module")
     values = read_table(top.get("module", {}), ModuleTable, module, problems)
     parameters = read_parameters(top.get("param", {}), place.child("param"), problems)
@@ -159,6 +165,9 @@ def _read(file: Path, problems: Problems) -> Manifest | None:
     inserted, every = _read_growth(values, "stream_growth", ("bytes", "every"), parameters, module, problems)
     _check(values, file, module, problems)
     counted = _read_counted(top, place, problems)
+    match, unless = (
+        read_match(top["match"], place.child("match"), problems) if "match" in top else (None, None)
+    )
     if problems:
         return None
     return Manifest(
@@ -168,6 +177,8 @@ def _read(file: Path, problems: Problems) -> Manifest | None:
         stream_bytes=inserted,
         stream_every=every,
         parameters=parameters,
+        match=match,
+        unless=unless,
         **counted,
     )
 
@@ -199,6 +210,11 @@ def _faults(values: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
     abi = values.get("abi", ABI_VERSION)
     if abi != ABI_VERSION:
         faults.append(("abi", f"expected {ABI_VERSION}, which this engine has, got {abi}"))
+    content_hash = values.get("content_hash", "")
+    if content_hash and not CONTENT_HASH.fullmatch(content_hash):
+        faults.append(
+            ("content_hash", f'expected "sha256:" and 64 digits 0-9 a-f, got {shown(content_hash)}')
+        )
     for key in ("transports", "directions"):
         if values.get(key) == ():
             faults.append((key, "expected at least one value"))

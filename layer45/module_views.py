@@ -4,9 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from layer45.errors import Layer45Error
-from layer45.modulefolder import Module
+from layer45.module import Module
 from layer45.output import print_table
 from layer45.parameter import Parameter
+from layer45.problems import Problems
 from layer45.ratio import Ratio
 
 
@@ -21,9 +22,27 @@ def summary(module: Module) -> dict[str, Any]:
         "transports": list(manifest.transports),
         "built": module.code is not None,
         "shipped": module.shipped,
+        "trust": trust(module),
         "folder": str(module.folder),
         "summary": manifest.summary,
     }
+
+
+def trust(module: Module) -> dict[str, Any]:
+    """Who vouches for it. state: "shipped", "signed", "unsigned" or "unknown key"."""
+    if module.standing is None:
+        return {"state": "shipped"}
+    return {"state": STATES[module.standing.signature], **module.standing.as_dict()}
+
+
+STATES = {"valid": "signed", "none": "unsigned", "unknown key": "unknown key"}
+
+
+def _shown_trust(told: dict[str, Any] | None) -> str:
+    """In a word or two."""
+    if told is None:
+        return "refused"
+    return f"signed by {told['signed_by']}" if told["state"] == "signed" else str(told["state"])
 
 
 def document(module: Module) -> dict[str, Any]:
@@ -84,10 +103,10 @@ def shown_value(value: object) -> object:
 def show_list(modules: list[dict[str, Any]]) -> None:
     """One line each."""
     print_table(
-        ("MODULE", "VERSION", "KIND", "TRANSPORTS", "LANGUAGE", "BUILT", "SUMMARY"),
+        ("MODULE", "VERSION", "KIND", "TRANSPORTS", "LANGUAGE", "BUILT", "TRUST", "SUMMARY"),
         [
             (m["name"], m["version"], m["kind"], " ".join(m["transports"]), m["language"],
-             m["built"], m["summary"])
+             m["built"], _shown_trust(m["trust"]), m["summary"])
             for m in modules
         ],
     )  # fmt: skip
@@ -101,6 +120,7 @@ def show_module(module: dict[str, Any]) -> None:
         for key, value in module.items()
         if key not in ("name", "version", "summary", "parameters", "counters", "ratios")
     }
+    plain["trust"] = _shown_trust(module["trust"])
     print_table(("DECLARES", ""), [(key, _plain(value)) for key, value in plain.items()])
     print()
     print_table(
@@ -134,8 +154,17 @@ def _plain(value: object) -> str:
     return "-" if value is None else f'"{value}"' if value == "" else str(value)
 
 
-def verify_module(module: Module) -> list[str]:
-    """Everything that is wrong with a module's code; its manifest is right, or there would be no Module."""
+def verify_module(name: str, module: Module | None, refusal: Problems | None) -> dict[str, Any]:
+    """One result: who vouches for it, and all that is wrong. module: None if it is refused."""
+    problems = _code_problems(module) if module else []
+    if refusal:
+        problems += refusal.sorted_lines()
+    told = trust(module) if module else None
+    return {"module": name, "ok": not problems, "trust": told, "problems": problems}
+
+
+def _code_problems(module: Module) -> list[str]:
+    """Everything that is wrong with its code; its manifest is right, or there would be no Module."""
     problems = []
     loads = [module.load_code]
     if module.manifest.language == "cython":
@@ -145,6 +174,15 @@ def verify_module(module: Module) -> list[str]:
             load()
         except Layer45Error as error:
             problems.append(str(error))
-    if not (module.folder / "README.md").is_file():
+    if not module.has("README.md"):
         problems.append(f"{module.folder / 'README.md'}: no such file")
     return problems
+
+
+def show_results(results: list[dict[str, Any]]) -> None:
+    """One line each."""
+    print_table(
+        ("MODULE", "TRUST", "RESULT"),
+        [(each["module"], _shown_trust(each["trust"]), "; ".join(each["problems"]) or "ok")
+         for each in results],
+    )  # fmt: skip

@@ -14,7 +14,8 @@ from layer45.rules.diversion import Selector
 from layer45.selector import read_match
 from layer45.suggest import did_you_mean
 from layer45.table import read_table, report_unknown
-from layer45.toml_file import read_toml
+from layer45.toml_file import Read, read_toml
+from layer45.trusted_files import Distrusted, open_directory
 
 POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)  # also a cgroup's: no "cpu.max"
 RESERVED = ("module", "direction")  # keys of a chain entry that are no parameters
@@ -93,8 +94,8 @@ def load_policies(directory: Path) -> dict[str, Policy]:
 def read_policies(directory: Path, problems: Problems) -> dict[str, Policy]:
     """As load_policies, but problems are collected and wrong keys left out."""
     policies: dict[str, Policy] = {}
-    for file in _files(directory / "policies", problems):
-        for policy in _read_file(file, problems):
+    for read in _read_files(directory / "policies", problems):
+        for policy in _read_tables(*read, problems):
             first = policies.setdefault(policy.name, policy)
             if first is not policy:
                 problems.add(policy.place, f"this name is taken by the policy at {first.place}")
@@ -102,9 +103,14 @@ def read_policies(directory: Path, problems: Problems) -> dict[str, Policy]:
     return policies
 
 
-def _files(directory: Path, problems: Problems) -> list[Path]:
+def _read_files(directory: Path, problems: Problems) -> list[Read]:
     try:
-        return sorted(file for file in directory.iterdir() if file.suffix == ".toml")
+        with open_directory(directory) as opened:
+            files = [directory / name for name in opened.names() if Path(name).suffix == ".toml"]
+            return [read for file in files if (read := read_toml(opened, file, problems))]
+    except Distrusted as error:
+        problems.add_file(error.path, error.reason)
+        return []
     except FileNotFoundError:
         return []  # the loader warns when there is no policy
     except OSError as error:
@@ -113,11 +119,7 @@ def _files(directory: Path, problems: Problems) -> list[Path]:
         return []
 
 
-def _read_file(file: Path, problems: Problems) -> list[Policy]:
-    read = read_toml(file, problems)
-    if read is None:
-        return []
-    top, place = read
+def _read_tables(top: Mapping[str, object], place: Place, problems: Problems) -> list[Policy]:
     report_unknown(top, ("policy",), place, problems)
     tables = top.get("policy", {})
     if not isinstance(tables, dict):

@@ -149,7 +149,7 @@ def replay_through(
     from layer45.through import read_network
 
     plan = load(Path(config_dir))
-    chain, between = _chain_plan(plan, policy), read_network(network, plan.settings)
+    chain, between = _chain_plan(plan, policy), read_network(network, plan.settings, plan.written.trust)
     if chain.digests is not None:
         text = f"policy {policy} changes TCP streams, and a capture cannot send again what a network loses"
         raise Layer45Error(f"--through: {text}; expected a policy for UDP alone")

@@ -1,6 +1,9 @@
 """`modules new`: a module that works as it is written, to be changed into the one that is wanted."""
 
 import keyword
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
@@ -19,13 +22,24 @@ def write_module(name: str, language: str, directory: Path, kind: str = "datagra
     folder = directory / name
     contents = _contents(name, language, directory) if kind == "datagram" else _stream(name, directory)
     files = {folder / target: text for target, text in contents.items()}
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise Layer45Error(f"{folder}: is there already") from None
-    for path, text in files.items():
-        path.write_text(text)
+    with _for_others_to_read():
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise Layer45Error(f"{folder}: is there already") from None
+        for path, text in files.items():
+            path.write_text(text)
     return list(files)
+
+
+@contextmanager
+def _for_others_to_read() -> Iterator[None]:
+    """What its group could write would be refused as a module."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _check_name(name: str) -> None:

@@ -20,7 +20,7 @@ def check_privileges() -> None:
 def check_settings(directory: Path, before: Settings, after: Settings) -> None:
     """What is one per daemon cannot change while it runs. Raises Layer45Error."""
     changed = [f.name for f in fields(Settings) if getattr(before, f.name) != getattr(after, f.name)]
-    fixed = [name for name in changed if name not in ("module_dirs",)]
+    fixed = [name for name in changed if name not in ("module_dirs", "load")]
     if fixed:
         was = getattr(before, fixed[0])
         raise Layer45Error(

@@ -15,6 +15,7 @@ from layer45.modulefolder import find_modules
 from layer45.numbering import QueuePlan
 from layer45.policy import ChainEntry, Policy
 from layer45.problems import Place, Problems
+from layer45.trust import Trust
 
 if TYPE_CHECKING:
     from layer45.config import Settings
@@ -24,14 +25,14 @@ PLACE = Place(Path("--through"))
 FORM = "MODULE KEY=VALUE …, such as: impair loss_percent=5 delay_ms=20"
 
 
-def read_network(texts: Sequence[str], settings: "Settings") -> "ChainPlan":
+def read_network(texts: Sequence[str], settings: "Settings", trust: Trust) -> "ChainPlan":
     """The chain that the texts, one an instance, describe. Raises ConfigError with every problem."""
     from layer45.loader import chain_plan
 
     problems = Problems()
     entries = tuple(entry for text in texts if (entry := _read_entry(text, problems)))
     policy = Policy(name="network", place=PLACE, chain=entries)
-    (composed,) = compose({policy.name: policy}, find_modules(settings), problems)
+    (composed,) = compose({policy.name: policy}, find_modules(settings, trust), problems)
     problems.raise_any()
     properties = composed.properties
     return chain_plan(composed, 1, QueuePlan(0, 1, properties.copy_bytes, properties.gso, policy.on_failure))

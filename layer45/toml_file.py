@@ -1,4 +1,4 @@
-"""Reads one TOML file; what is wrong with it becomes a problem with a line number."""
+"""One TOML file -> its data; what is wrong with it becomes a problem with a line number."""
 
 import re
 import tomllib
@@ -7,17 +7,33 @@ from typing import Any
 
 from layer45.problems import Place, Problems
 from layer45.toml_lines import key_lines
+from layer45.trusted_files import Directory, Distrusted
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
-def read_toml(file: Path, problems: Problems) -> tuple[dict[str, Any], Place] | None:
-    """The file's data and the place of its top. None, and a problem, if it cannot be read."""
+Read = tuple[dict[str, Any], Place]
+
+
+def read_toml(directory: Directory, file: Path, problems: Problems) -> Read | None:
+    """A file's data and the place of its top. None, and a problem, if it cannot be read, or is not trusted.
+
+    file: in the directory, which may have another name than the user gave it.
+    """
     try:
-        text = file.read_bytes().decode().replace("\r\n", "\n")
-        return tomllib.loads(text), Place(file, key_lines(text))
+        return parse_toml(file, directory.read_followed(file.name), problems)
+    except Distrusted as error:
+        problems.add_file(error.path, error.reason)
     except OSError as error:
         problems.add_file(file, f"cannot be read: {error.strerror}")
+    return None
+
+
+def parse_toml(file: Path, data: bytes, problems: Problems) -> Read | None:
+    """As read_toml, for what was read before."""
+    try:
+        text = data.decode().replace("\r\n", "\n")
+        return tomllib.loads(text), Place(file, key_lines(text))
     except UnicodeDecodeError as error:
         problems.add_file(file, "not UTF-8 text", error.object.count(b"\n", 0, error.start) + 1)
     except RecursionError:

@@ -37,7 +37,7 @@ COMMANDS = [
     "fec",
 ]
 ATTACHED = ["voice", "--pid", "1"]
-MODULE_COMMANDS = ["list", "show", "verify", "new", "build"]
+MODULE_COMMANDS = ["list", "show", "verify", "new", "build", "sign", "keygen"]
 VOICE = """
 [policy.voice]
 match = { protocol = "udp", remote_port = [5000] }

@@ -52,7 +52,15 @@ POLICY = st.fixed_dictionaries({}, optional={
     "priority": st.integers(-3, 3), "mtu": VALUES, "on_failure": VALUES,
 })  # fmt: skip
 SETTINGS = tables(
-    "control_socket", "first_queue", "workers", "mark_mask", "cgroup_root", "backend", "module_dirs", "seed"
+    "control_socket",
+    "first_queue",
+    "workers",
+    "mark_mask",
+    "cgroup_root",
+    "backend",
+    "module_dirs",
+    "seed",
+    "load",
 )
 MODULE = tables(
     "kind",
@@ -67,6 +75,7 @@ MODULE = tables(
     "hides",
     "abi",
     "gso",
+    "content_hash",
 )
 PARAM = tables(
     "type", "default", "minimum", "maximum", "min_bytes", "choices", "needs", "required", "help", "unit"
@@ -135,6 +144,30 @@ def test_any_module(new_configuration: Callable[[], Any], module: dict[str, Any]
     file = folder / "module.toml"
     file.write_text(f"{file.read_text()}{lines(module)}[param]\nn = {toml(param)}\n")
     configuration.policies('[policy.a]\nchain = { module = "one" }')
+    outcome(configuration)
+
+
+HASHES = st.sampled_from(["", f"sha256:{'0' * 64}", "sha256:0"])
+
+
+@FEW
+@given(
+    MATCH | VALUES,
+    st.lists(st.sampled_from(["one", "two", "tag", ""]), max_size=3),
+    HASHES,
+    st.binary(max_size=9),
+)
+def test_any_module_that_needs_no_policy(
+    new_configuration: Callable[[], Any], match: Any, load: list[str], content_hash: str, signature: bytes
+) -> None:
+    configuration = new_configuration()
+    configuration.settings(f"load = {toml(load)}\n")
+    configuration.policies("[policy.a]")
+    for name in ("one", "two"):
+        folder = configuration.module(name, content_hash=content_hash or None)
+        file = folder / "module.toml"
+        file.write_text(f"match = {toml(match)}\n{file.read_text()}")
+    (folder / "module.sig").write_bytes(signature)
     outcome(configuration)
 
 

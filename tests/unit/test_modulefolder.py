@@ -1,9 +1,11 @@
 # ruff: noqa: E501 (messages stand whole, as a user sees them)
 """Modules on disk: found, hidden, broken; code loaded, and one line when it cannot be."""
 
+import importlib
+import re
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,8 @@ import pytest
 
 from layer45.config import Settings
 from layer45.errors import Layer45Error
-from layer45.manifest import load_manifest
+from layer45.module_build import build_module
 from layer45.modulefolder import Module, ModuleIndex, find_modules
-
-from .compiled import compiled
 
 CODE = """
 class Module:
@@ -157,38 +157,107 @@ def test_built_code_fits_its_manifest(module: Module) -> None:
     assert again.ops is module.ops
 
 
-def copied(folder: Path) -> Module:
-    """The built module tag as a site module in another folder."""
+def copied(directory: Path) -> Module:
+    """The built module tag as a site module of another name."""
     tag = find_modules(Settings()).modules["tag"]
     assert tag.code, "build the extensions first"
-    folder.mkdir(parents=True)
-    shutil.copy(tag.code, folder)
-    return Module(tag.manifest, folder, shipped=False)
+    (directory / "tag_again").mkdir(parents=True)
+    shutil.copy(tag.code, directory / "tag_again" / tag.code.name.replace("tag", "tag_again"))
+    text = (tag.folder / "module.toml").read_text().replace('name = "tag"', 'name = "tag_again"')
+    (directory / "tag_again" / "module.toml").write_text(text)
+    return find_modules(Settings(module_dirs=(str(directory),))).modules["tag_again"]
 
 
-def test_compiled_code_of_a_site_folder_is_loaded_once(tmp_path: Path) -> None:
-    module, again = copied(tmp_path / "a" / "tag"), copied(tmp_path / "b" / "tag")
+def test_an_extension_of_another_name_is_no_module(tmp_path: Path) -> None:
+    expected = "dynamic module does not define module export function (PyInit_tag_again)"
+    assert fault(copied(tmp_path)).endswith(f"cannot be loaded: ImportError: {expected}")
+
+
+def tallied(directory: Path, change: Callable[[str], str] = str) -> Module:
+    """The module of tests, compiled as a site module."""
+    if not (directory / "tally").exists():
+        shutil.copytree(Path(__file__).parent / "tally", directory / "tally")
+        build_module(directory / "tally")
+    manifest = directory / "tally/module.toml"
+    manifest.write_text(change(manifest.read_text()))
+    return find_modules(Settings(module_dirs=(str(directory),))).modules["tally"]
+
+
+def test_compiled_code_is_loaded_once_wherever_it_stands(tmp_path: Path) -> None:
+    first = tallied(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    second = tallied(tmp_path / "b")
+    first.load_code()
+    second.load_code()
+    assert second.ops is first.ops is not None
+    assert "tally" not in sys.modules
+
+
+def test_other_compiled_code_is_loaded_beside_the_first(tmp_path: Path) -> None:
+    first = tallied(tmp_path)
+    assert first.code
+    old = first.code.read_bytes()
+    first.code.write_bytes(old + b"\0")  # the loader does not look at what stands behind
+    second = tallied(tmp_path)
+    for module in (first, second):
+        module.load_code()
+    assert first.ops is not second.ops
+    assert first.code_digest() != second.code_digest()
+    first.code.write_bytes(old)
+    third = tallied(tmp_path)
+    third.load_code()
+    assert third.ops is first.ops
+
+
+def test_the_code_that_runs_is_the_code_that_was_read(configuration: Any, tmp_path: Path) -> None:
+    """Whatever is written between the two, to compiled code and to Python's."""
+    folder = configuration.module("bang", code=CODE)
+    bang, tally = only(configuration, "bang"), tallied(tmp_path / "site")
+    (folder / "bang.py").write_text("raise SystemExit('not what was read')")
+    (folder / "reference.py").write_text("raise SystemExit('not what was read')")
+    assert tally.code
+    tally.code.write_bytes(b"not what was read")
+    for module in (bang, tally):
+        module.load_code()
+    assert hasattr(bang.python_class, "egress")
+    assert tally.ops
+    shutil.rmtree(folder)
+    bang.python_class = None
+    bang.load_code()
+    assert fault_of_reference(bang) == "no such file; module bang needs it"
+
+
+def fault_of_reference(module: Module) -> str:
+    with pytest.raises(Layer45Error) as caught:
+        module.load_reference()
+    return str(caught.value).partition("reference.py: ")[2]
+
+
+def test_nothing_is_written_beside_the_code(configuration: Any) -> None:
+    folder = configuration.module("bang", code=CODE)
+    only(configuration, "bang").load_code()
+    assert sorted(path.name for path in folder.iterdir()) == ["bang.py", "module.toml"]
+
+
+def test_a_name_that_python_has_is_not_taken_from_it(tmp_path: Path) -> None:
+    """Cython would enter the module as `colorsys`, and the next import of that would find it."""
+    source = (Path(__file__).parent / "tally/tally.pyx").read_text()
+    (tmp_path / "colorsys").mkdir()
+    (tmp_path / "colorsys/colorsys.pyx").write_text(source)
+    build_module(tmp_path / "colorsys")
+    text = (Path(__file__).parent / "tally/module.toml").read_text().replace('"tally"', '"colorsys"')
+    (tmp_path / "colorsys/module.toml").write_text(text)
+    module = find_modules(Settings(module_dirs=(str(tmp_path),))).modules["colorsys"]
     module.load_code()
-    same = Module(module.manifest, module.folder, shipped=False)
-    same.load_code()
-    assert same.ops is module.ops
-    assert fault(again).endswith(f"{module.code} of the same name is loaded; restart to change it")
-    del sys.modules["layer45_site_modules.tag.tag"]
+    assert hasattr(importlib.import_module("colorsys"), "rgb_to_hsv")
 
 
 def test_a_manifest_must_say_the_flow_state_that_the_code_has(tmp_path: Path) -> None:
-    module = copied(tmp_path / "tag")
-    wrong = Module(replace(module.manifest, flow_state_bytes=1), module.folder, shipped=False)
-    real = module.manifest.flow_state_bytes
-    assert fault(wrong).endswith(f": module.toml says flow_state_bytes = 1, the code has {real}")
-    del sys.modules["layer45_site_modules.tag.tag"]
+    wrong = tallied(tmp_path, lambda text: text.replace("flow_state_bytes = 40", "flow_state_bytes = 1"))
+    assert fault(wrong).endswith(": module.toml says flow_state_bytes = 1, the code has 40")
 
 
 def test_a_manifest_must_have_the_counters_that_the_code_keeps_by_flow(tmp_path: Path) -> None:
-    compiled(Path(__file__).parent / "tally", tmp_path)
-    module = Module(load_manifest(tmp_path / "tally/module.toml"), tmp_path / "tally", shipped=False)
-    module.load_code()
-    wrong = Module(replace(module.manifest, counters={"seen": ""}), module.folder, shipped=False)
+    wrong = tallied(tmp_path, lambda text: re.sub(r"\[counter.seen_bytes\](?s:.*)", "", text))
     expected = ": module.toml has 1 counters, the code keeps the first 2 for each flow"
     assert fault(wrong).endswith(expected)
-    del sys.modules["layer45_site_modules.tally.tally"]

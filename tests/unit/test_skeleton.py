@@ -43,7 +43,7 @@ def test_a_new_module_passes_check_verify_and_its_own_test(
     )
     assert "stamp" in layer45("check", configuration.directory)
     assert layer45("modules", "verify", "stamp", "--config", configuration.directory).split() == [
-        "MODULE", "RESULT", "stamp", "ok",
+        "MODULE", "TRUST", "RESULT", "stamp", "unsigned", "ok",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
