@@ -13,8 +13,10 @@ QUICK = {
     "gso": ["--rounds", "2", "--seconds", "2"],
     "loader": ["--rounds", "2", "--policies", "10", "100", "--queries", "30"],
     "packets": ["--rounds", "3", "--packets", "100000"],
+    "policies": ["--rounds", "2", "--packets", "40000", "--policies", "1", "100"],
     "replay": ["--rounds", "2", "--packets", "500000"],
     "throughput": ["--rounds", "2", "--seconds", "2"],
+    "unmatched": ["--rounds", "3", "--seconds", "1"],
 }
 
 
