@@ -8,7 +8,7 @@ from layer45.rules.diversion import Diversion
 from layer45.rules.iptables_match import Alternatives, Place, question, stages
 from layer45.rules.iptables_ruleset import LEAVE, Ruleset, clear, of_protocol
 from layer45.rules.iptables_tree import write
-from layer45.rules.tree import Spans, spans
+from layer45.rules.tree import Box, Spans, spans
 
 Way = Callable[[Ruleset, Diversion, Place], str | None]
 
@@ -43,8 +43,11 @@ def policies(rules: Ruleset, chain: str, place: Place, way: Way, end: Sequence[s
             return _numbered(rules, axis, numbers)
         return question(axis, numbers, place)
 
+    def add(at: str, number: int, left: Box) -> str:
+        return _add(rules, at, _with_tags(rules, place, found[number], left))
+
     write(
-        rules, chain, boxes, ask, lambda at, number: _add(rules, at, found[number]), end,
+        rules, chain, boxes, ask, add, end,
         levels=max((each.levels for each in found), default=0),
         returns=all(each.to != LEAVE for each in found),
     )  # fmt: skip
@@ -60,6 +63,17 @@ def _policies(rules: Ruleset, place: Place, way: Way) -> Iterator[_Policy]:
         unless = stages(diversion.unless, cautious) if diversion.unless else None
         own = f"{'o' if place.egress else 'i'}{place.protocol[0]}{number}"
         yield _Policy(diversion, own, select, unless, to)
+
+
+def _with_tags(rules: Ruleset, place: Place, policy: _Policy, left: Box) -> _Policy:
+    """The policy, where only some of its tags come by; where it has chains of its own, as it is."""
+    numbers = dict(left).get("tag")
+    if numbers is None or policy.levels:
+        return policy
+    tags = [tag for first, last in numbers for tag in range(first, last + 1)]
+    here = replace(place, tag_match=lambda _: rules.tagged(tags))
+    assert policy.diversion.select is not None
+    return replace(policy, select=stages(policy.diversion.select, here) or [])
 
 
 def _add(rules: Ruleset, chain: str, policy: _Policy) -> str:
@@ -117,7 +131,7 @@ def by_number(
     """A way for each number that a packet may have on an axis ("tag" or "class"). end: the rules behind."""
     found = list(ways)
 
-    def add(at: str, place: int) -> str:
+    def add(at: str, place: int, _: Box) -> str:
         number, way = found[place]
         rules.add(at, _numbered(rules, axis, ((number, number),)), way)
         return at

@@ -13,7 +13,8 @@ from layer45.rules.iptables_ruleset import Ruleset
 from layer45.rules.tree import Box, Fork, Leaf, Node, Spans
 
 Ask = Callable[[str, Spans], str]  # axis, numbers on it → match
-Add = Callable[[str, int], str]  # chain, place of what stands there → the chain in which to go on behind it
+# Chain, place of what stands there, what is left of its box → the chain in which to go on behind it.
+Add = Callable[[str, int, Box], str]
 
 MOST_LEVELS = 16  # of chains, one leading to the next: NFT_JUMP_STACK_SIZE of the kernel
 ABOVE, BELOW = 5, 3  # hook and chains before the tree; hit, queue and end behind it
@@ -30,7 +31,7 @@ def write(
     """
     trees = tree.grow(tuple(boxes), tree.LEAF, MOST_LEVELS - ABOVE - BELOW - levels)
     if len(trees) > 1 and not returns:
-        trees = (Leaf(tuple(range(len(boxes)))),)
+        trees = (Leaf(tuple(enumerate(boxes))),)
     writer = _Writer(rules, chain, ask, add)
     for node in trees[:-1]:
         first = writer.fresh()
@@ -62,8 +63,8 @@ class _Writer:
             below.append((node.inside, inside))
             node = node.outside
         last = chain
-        for place in node.places:
-            last = self._add(last, place)
+        for place, box in node.entries:
+            last = self._add(last, place, box)
         self._rules.begin(last)
         for rule in end:
             self._rules.add(last, rule)

@@ -30,9 +30,14 @@ BLOCKS = frozenset({"local", "remote", "tag", "class"})  # 2^n numbers, the firs
 
 @dataclass(frozen=True)
 class Leaf:
-    """Places of the rules to look at, in order."""
+    """What to look at, in order: places, and the box that the way to here has left of each one's."""
 
-    places: tuple[int, ...]
+    entries: tuple[tuple[int, Box], ...]
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Without the boxes."""
+        return tuple(place for place, _ in self.entries)
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ def grow(boxes: tuple[Box, ...], leaf: int, depth: int) -> tuple[Node, ...]:
     would each stand in every corner of the others' tree.
     """
     entries = [(place, dict(box)) for place, box in enumerate(boxes)]
-    if len(entries) <= leaf:
-        return (Leaf(tuple(place for place, _ in entries)),) if entries else ()
+    if _weight(entries) <= leaf:
+        return (_leaf(entries),) if entries else ()
     runs = [list(run) for _, run in groupby(entries, key=lambda entry: frozenset(entry[1]))]
     if len(runs) > MOST_RUNS:
         runs = [entries]
@@ -101,15 +106,14 @@ Question = tuple[str, int, int]  # axis, first, last
 
 
 def _grow(entries: list[Entry], leaf: int, depth: int) -> Node:
-    whole = Leaf(tuple(place for place, _ in entries))
     if depth <= 0:
-        return whole
-    if len(entries) <= leaf:
-        return _guarded(entries, whole)
+        return _leaf(entries)
+    if _weight(entries) <= leaf:
+        return _guarded(entries, _leaf(entries))
     splits = (_split(entries, question) for question in _questions(entries))
     inside, outside, question = min(splits, key=_cost, default=([], [], None))
-    if question is None or _pointless(len(entries), len(inside), len(outside)):
-        return whole
+    if question is None or _pointless(*map(_weight, (entries, inside, outside))):
+        return _leaf(entries)
     axis, first, last = question
     return Fork(axis, ((first, last),), _grow(inside, leaf, depth - 1), _grow(outside, leaf, depth))
 
@@ -124,6 +128,15 @@ def _guarded(entries: Sequence[Entry], node: Leaf) -> Node:
     return node
 
 
+def _leaf(entries: Sequence[Entry]) -> Leaf:
+    return Leaf(tuple((place, tuple(box.items())) for place, box in entries))
+
+
+def _weight(entries: Sequence[Entry]) -> int:
+    """How many rules they are: of tags, each number needs one."""
+    return sum(len(box.get("tag", "x")) for _, box in entries)
+
+
 def _pointless(every: int, inside: int, outside: int) -> bool:
     """Whether too many rules would stand on both sides."""
     return max(inside, outside) == every or inside + outside > every + every // 4 + 1
@@ -134,7 +147,8 @@ Split = tuple[list[Entry], list[Entry], Question | None]
 
 def _cost(split: Split) -> tuple[int, int]:
     inside, outside, _ = split
-    return max(len(inside), len(outside)), len(inside) + len(outside)
+    yes, no = _weight(inside), _weight(outside)
+    return max(yes, no), yes + no
 
 
 def _split(entries: Sequence[Entry], question: Question) -> Split:

@@ -102,9 +102,21 @@ def test_of_a_thousand_few_are_looked_at() -> None:
             assert questions <= 14
 
 
+def test_a_leaf_has_what_is_left_of_each_box() -> None:
+    """Programs of whom each has a tag with each of many users: a tag leads to its program alone."""
+    found = [(("tag", spans(range(program, 900, 30))),) for program in range(30)]
+    (only,) = grow(tuple(found), tree.LEAF, 9)
+    for tag in range(900):
+        questions, leaf = asked(only, {"tag": tag})
+        assert tag % 30 in leaf.places
+        assert questions <= 14
+        assert sum(len(dict(box)["tag"]) for _, box in leaf.entries) <= tree.LEAF
+        assert all(meets(box, {"tag": tag}) == (place == tag % 30) for place, box in leaf.entries)
+
+
 def test_few_need_no_question() -> None:
     found = tuple((("remote_port", ((port, port),)),) for port in range(tree.LEAF))
-    assert grow(found, tree.LEAF, 9) == (Leaf(tuple(range(tree.LEAF))),)
+    assert grow(found, tree.LEAF, 9) == (Leaf(tuple(enumerate(found))),)
     assert grow((), tree.LEAF, 9) == ()
 
 
@@ -116,8 +128,8 @@ def test_rules_that_ask_for_other_things_have_trees_of_their_own() -> None:
 
 
 def test_those_that_cannot_be_told_apart_stay_together() -> None:
-    found = [(("remote_port", ((1, 65535),)),)] * 50
-    assert grow(tuple(found), tree.LEAF, 9) == (Leaf(tuple(range(50))),)
+    found: list[Box] = [(("remote_port", ((1, 65535),)),)] * 50
+    assert grow(tuple(found), tree.LEAF, 9) == (Leaf(tuple(enumerate(found))),)
 
 
 def test_spans_that_touch_are_one() -> None:
