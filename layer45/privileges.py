@@ -85,7 +85,7 @@ def _keep_none() -> None:
 
 
 def _confine_worker() -> None:
-    capabilities.bound(())
+    capabilities.bound(CHILDREN)  # which later ones have from the start; they run no program
     for_maps = _for_bpf() - {"perfmon"}
     capabilities.keep({"net_admin"} | for_maps, ("net_admin",))
     capabilities.keep({"net_admin"} | for_maps if _maps_refused() else {"net_admin"})

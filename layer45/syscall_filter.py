@@ -1,4 +1,4 @@
-"""What a worker thread may ask of the kernel: a seccomp filter, seccomp(2), for that thread alone.
+"""What a worker thread may ask of the kernel: a seccomp filter, for that thread alone.
 
 The list is what the loop and the modules' interpreter were seen to do, and what C libraries from 2.31 to 2.41
 do in their place. Nothing on it runs a program, opens a file to write it, makes a socket, or reaches another
@@ -10,33 +10,14 @@ kernel, so that libraries take their older way.
 Threads share their memory: this is a fence around what packets and modules make a worker do, no wall.
 """
 
-import ctypes
 import errno
 import os
 import platform
-import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from layer45.syscall_numbers import (
-    ABSENT,
-    ARCHITECTURES,
-    FREE,
-    HAS_ANOTHER_WAY,
-    LOOKED_AT,
-    MACHINES,
-    NEWEST,
-)
-
-SECCOMP = {"x86_64": 317, "aarch64": 277}
-SET_MODE_FILTER = 1
-# Without it kernels before 5.16 slow the thread down by a defence against code that reads its own process's
-# memory, which in one address space with the others it may do anyway.
-FLAG_SPEC_ALLOW = 4
-X32 = 0x40000000  # numbers of another way to call, from here on
-
-LOAD, AND_CONST, EQUAL, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # linux/bpf_common.h
-ALLOW, FAIL = 0x7FFF0000, 0x00050000  # the latter with an errno
-NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16  # in struct seccomp_data; arguments: lower half first
+from layer45 import seccomp
+from layer45.seccomp import MACHINES, Rule, Test
+from layer45.syscall_numbers import ABSENT, FREE, HAS_ANOTHER_WAY, LOOKED_AT, NEWEST
 
 OPEN_TO_CHANGE = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
 WRITE, EXECUTE = 2, 4  # PROT_…
@@ -47,17 +28,30 @@ DESCRIPTOR_CALLS = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, GETFD, SETFD, GETFL, SETFL,
 NAMING = (15, 16, 0x53564D41)  # PR_SET_NAME, GET_NAME, SET_VMA
 
 
-@dataclass(frozen=True)
-class Test:
-    """One half of an argument, masked, is one of these."""
+def install() -> str:
+    """For the calling thread and those it starts. Why it could not be, or nothing.
 
-    argument: int
-    values: tuple[int, ...] = (0,)
-    mask: int = 0xFFFFFFFF
-    upper: bool = False
+    Needs PR_SET_NO_NEW_PRIVS, or CAP_SYS_ADMIN.
+    """
+    machine = platform.machine()
+    return seccomp.problem(machine) or seccomp.install(program(machine))
 
 
-def tests() -> dict[str, tuple[Test, ...]]:
+def program(machine: str) -> bytes:
+    """The filter for one of seccomp.MACHINES."""
+    return seccomp.program(machine, _rules(MACHINES.index(machine)), NEWEST)
+
+
+def _rules(which: int) -> Iterator[Rule]:
+    """In the order of the tables; which: their column."""
+    tests = _tests()
+    for refusal, table in ((0, FREE), (0, LOOKED_AT), (errno.ENOSYS, HAS_ANOTHER_WAY)):
+        for name, numbers in table.items():
+            if numbers[which] != ABSENT:
+                yield Rule(numbers[which], tests.get(name, ()), refusal)
+
+
+def _tests() -> dict[str, tuple[Test, ...]]:
     """Of each call that is looked at: all must hold.
 
     The kernel, too, reads only the lower halves of these arguments, but of pointers.
@@ -75,87 +69,3 @@ def tests() -> dict[str, tuple[Test, ...]]:
         "prlimit64": (Test(0, (0, os.getpid())), Test(2), Test(2, upper=True)),  # read, not set
         "tgkill": (Test(0, (os.getpid(),)),),  # abort()
     }
-
-
-def problem(machine: str = "") -> str:
-    """Why there is no filter for this machine; empty where there is."""
-    machine = machine or platform.machine()
-    return "" if machine in MACHINES else f"no system call filter is known for {machine}"
-
-
-def install() -> str:
-    """For the calling thread and those it starts. Why it could not be, or nothing.
-
-    Needs PR_SET_NO_NEW_PRIVS, or CAP_SYS_ADMIN.
-    """
-    machine = platform.machine()
-    if problem(machine):
-        return problem(machine)
-    code = program(machine)
-    text = ctypes.create_string_buffer(code, len(code))
-    request = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(text)))
-    libc = ctypes.CDLL(None, use_errno=True)
-    for flags in (FLAG_SPEC_ALLOW, 0):  # the flag came with 4.17
-        if libc.syscall(SECCOMP[machine], SET_MODE_FILTER, flags, request) == 0:
-            return ""
-    return f"system calls are not filtered: {os.strerror(ctypes.get_errno())}"
-
-
-def program(machine: str) -> bytes:
-    """The filter, in classic BPF: linux/filter.h, linux/seccomp.h."""
-    which = MACHINES.index(machine)
-    code = [
-        *_load(ARCHITECTURE_AT),
-        *_unless(EQUAL, ARCHITECTURES[which], _return(errno.EPERM)),
-        *_load(NUMBER_AT),
-    ]
-    if machine == "x86_64":
-        code += _when(AT_LEAST, X32, _return(errno.EPERM))
-    for numbers in FREE.values():
-        code += _when_called(numbers[which], _return(0))
-    looked_at = tests()
-    for name, numbers in LOOKED_AT.items():
-        code += _when_called(numbers[which], _judged(looked_at[name]))
-    for numbers in HAS_ANOTHER_WAY.values():
-        code += _when_called(numbers[which], _return(errno.ENOSYS))
-    code += _when(AT_LEAST, NEWEST + 1, _return(errno.ENOSYS))
-    return b"".join([*code, *_return(errno.EPERM)])
-
-
-def _judged(those: tuple[Test, ...]) -> list[bytes]:
-    """Ends with an answer."""
-    code: list[bytes] = []
-    for test in those:
-        code += _load(ARGUMENTS_AT + 8 * test.argument + 4 * test.upper)
-        if test.mask != 0xFFFFFFFF:
-            code.append(_instruction(AND_CONST, test.mask))
-        count = len(test.values)
-        for place, value in enumerate(test.values):  # a match goes on behind the refusal
-            code.append(_instruction(EQUAL, value, count - place))
-        code += _return(errno.EPERM)
-    return [*code, *_return(0)]
-
-
-def _when_called(number: int, then: list[bytes]) -> list[bytes]:
-    return [] if number == ABSENT else _when(EQUAL, number, then)
-
-
-def _when(comparison: int, value: int, then: list[bytes]) -> list[bytes]:
-    return [_instruction(comparison, value, 0, len(then)), *then]
-
-
-def _unless(comparison: int, value: int, then: list[bytes]) -> list[bytes]:
-    return [_instruction(comparison, value, len(then), 0), *then]
-
-
-def _load(offset: int) -> list[bytes]:
-    return [_instruction(LOAD, offset)]
-
-
-def _return(refusal: int) -> list[bytes]:
-    """0: the call is made."""
-    return [_instruction(RETURN, FAIL | refusal if refusal else ALLOW)]
-
-
-def _instruction(code: int, constant: int, when: int = 0, otherwise: int = 0) -> bytes:
-    return struct.pack("<HBBI", code, when, otherwise, constant)

@@ -1,11 +1,9 @@
-"""The system calls of a worker thread, with their numbers on the machines whose numbers we know.
+"""The system calls of a worker thread, with their numbers on the machines of seccomp.MACHINES, in that order.
 
 linux/arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h have the numbers; a test
 compares. Those that the loop makes for packets come first: a kernel before 5.11 tries one after the other.
 """
 
-MACHINES = ("x86_64", "aarch64")
-ARCHITECTURES = (0xC000003E, 0xC00000B7)  # AUDIT_ARCH_… of linux/audit.h
 ABSENT = -1
 NEWEST = 450  # the last one that was known when this was written; 424 and up have one number everywhere
 

@@ -40,7 +40,7 @@ def keep(wanted: Collection[str], effective: Collection[str] | None = None) -> N
     """Gives up all but these, for ever; what the thread has not is not asked for.
 
     effective: those of them that are in use from now on, None: all. Programs that the thread runs inherit
-    none; as root's they have what both the bounding and the permitted set have.
+    none: as root's they have the bounding set; with "no new privileges", of that what is permitted here.
     """
     left = _bits(wanted) & _read()[1]
     _write(left if effective is None else left & _bits(effective), left)
