@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import errno
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from layer45 import syscall_filter
@@ -59,6 +60,12 @@ def keep_least(thread: Thread) -> None:
         _confine_worker()
 
 
+def try_filter() -> str:
+    """Why workers' system calls cannot be filtered here, or nothing; no thread of the caller's is changed."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(_filter).result()
+
+
 def problems() -> list[str]:
     """Why some thread is less confined than it could be."""
     return sorted(_problems)
@@ -89,10 +96,14 @@ def _confine_worker() -> None:
     for_maps = _for_bpf() - {"perfmon"}
     capabilities.keep({"net_admin"} | for_maps, ("net_admin",))
     capabilities.keep({"net_admin"} | for_maps if _maps_refused() else {"net_admin"})
-    _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    problem = syscall_filter.install()
+    problem = _filter()
     if problem:
         _problems.add(problem)
+
+
+def _filter() -> str:
+    _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    return syscall_filter.install()
 
 
 def _maps_refused() -> bool:

@@ -14,6 +14,7 @@ QUICK = {
     "loader": ["--rounds", "2", "--policies", "10", "100", "--queries", "30"],
     "packets": ["--rounds", "3", "--packets", "100000"],
     "replay": ["--rounds", "2", "--packets", "500000"],
+    "syscall_filter": ["--rounds", "3", "--packets", "20000"],
     "throughput": ["--rounds", "2", "--seconds", "2"],
 }
 

@@ -115,6 +115,28 @@ def test_programs_that_it_runs_have_less_than_itself(daemon: LiveDaemon, tmp_pat
     assert set(seen.read_text().splitlines()) == {f"CapEff:\t{CHILDREN:016x}", "NoNewPrivs:\t1"}
 
 
+@pytest.mark.parametrize(
+    "more", [(), ("chown", "kill", "setuid", "setgid", "setpcap", "mknod")], ids=["few", "docker"]
+)
+def test_with_less_from_the_beginning(daemon: LiveDaemon, hosts: Hosts, more: tuple[str, ...]) -> None:
+    """As in a container: it makes do, and tells."""
+    given = ("net_admin", "net_raw", "dac_override", *more)
+    daemon.wrapper = ["setpriv", f"--bounding-set=-all,+{',+'.join(given)}"]
+    daemon.policies(VOICE + '[policy.other]\npriority = 1\nmatch = { program = ["phone"] }\n')
+    daemon.start()
+    with hosts.a.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x", (hosts.b.ipv4, 5000))
+    eventually(lambda: daemon.json("stats")["policies"]["voice"]["packets"] == 1)
+    status = daemon.json("status")
+    (control,) = (each for each in status["privileges"]["threads"] if each["thread"] == "control")
+    assert (control["effective"], control["raisable"]) == (["net_admin", "net_raw"], ["dac_override"])
+    assert status["tagger"]["on"] is False and "not permitted" in status["tagger"]["reason"]
+    workers = [each for each in threads(daemon) if each["Seccomp"] == SYSTEM_CALLS_FILTERED]
+    assert {capabilities(each)[:2] for each in workers} == {(bits(NET_ADMIN), bits(NET_ADMIN))}
+    daemon.layer45("reload")
+    assert daemon.end() == 0
+
+
 # ---- modules in Python
 
 REACHING = """
