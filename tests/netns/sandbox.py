@@ -7,6 +7,7 @@ PrivateTmp (tests live in /tmp), DevicePolicy, the namespaces of ProtectHostname
 """
 
 import configparser
+import contextlib
 import ctypes
 import errno
 import os
@@ -25,6 +26,7 @@ from layer45.seccomp import Rule, Test
 
 UNIT = Path(__file__).parents[2] / "layer45" / "layer45.service"
 NEW_MOUNTS = 0x20000
+GONE = (errno.ENOENT, errno.EINVAL)  # the latter: no mount, any more
 READ_ONLY, REMOUNT, BIND, RECURSIVE, SLAVE = 1, 32, 4096, 16384, 1 << 19  # MS_…
 UNTOUCHED = ("/dev", "/proc", "/sys")  # by ProtectSystem=strict
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -54,7 +56,8 @@ def service() -> dict[str, list[str]]:
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     if _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()):
-        raise OSError(ctypes.get_errno(), f"mount {target}")
+        number = ctypes.get_errno()
+        raise FileNotFoundError(number, target) if number in GONE else OSError(number, f"mount {target}")
 
 
 def protect_files(writable: str) -> None:
@@ -66,7 +69,8 @@ def protect_files(writable: str) -> None:
     for row in Path("/proc/self/mounts").read_text().splitlines():
         path = row.split()[1]
         if path != writable and not path.startswith(UNTOUCHED):
-            mount("", path, "", REMOUNT | BIND | READ_ONLY)
+            with contextlib.suppress(FileNotFoundError):  # gone since, or under another
+                mount("", path, "", REMOUNT | BIND | READ_ONLY)
     if Path("/lib/modules").is_dir():
         mount("tmpfs", "/lib/modules", "tmpfs", READ_ONLY)
     kept = {name: Path("/dev", name).stat().st_rdev for name in DEVICES if Path("/dev", name).exists()}

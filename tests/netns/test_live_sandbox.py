@@ -6,6 +6,7 @@ network namespace a: the daemon, its programs  ── wire ──  b: their peer
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from layer45.cgroups import mount_point
 
 from .daemons import ruleset
 from .live_daemon import LiveDaemon, live_daemon
+from .sandbox import service
 from .topology import Hosts
 
 pytestmark = pytest.mark.root
@@ -175,14 +177,16 @@ def test_what_a_killed_daemon_leaves_exec_stop_post_takes_away(
 
 
 @pytest.mark.skipif(not shutil.which("iptables-legacy"), reason="there is no legacy iptables here")
-def test_with_legacy_iptables(daemon: LiveDaemon, hosts: Hosts, tmp_path: Path) -> None:
+def test_with_legacy_iptables(daemon: LiveDaemon, hosts: Hosts, host: int, tmp_path: Path) -> None:
     """Its lock stands outside of what may be written: the unit makes it beforehand."""
     programs, multi = tmp_path / "programs", shutil.which("xtables-legacy-multi")
     assert multi
     programs.mkdir()
     for name in LEGACY:
         (programs / name).symlink_to(multi)
-    Path("/run/xtables.lock").touch(0o600)
+    subprocess.run([*on(host), "mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    (before,) = service()["ExecStartPre"]
+    subprocess.run([*on(host), *shlex.split(before.lstrip("-+"))], check=True)
     daemon.start(PATH=f"{programs}:{os.environ['PATH']}")
     saved = hosts.a.run(["iptables-legacy-save", "-t", "mangle"]).stdout
     assert "NFQUEUE" in saved
