@@ -71,8 +71,7 @@ def show_status(state: dict[str, Any]) -> None:
     if tagger:
         reason = f": {tagger['reason']}" if tagger["reason"] else ""
         print(f"tagger      {'on' if tagger['on'] else 'off'}{reason}")
-    for each in state.get("privileges", {}).get("threads", []):
-        print(f"privileges  {_privileges(each)}")
+    _show_privileges(state.get("privileges", {"threads": [], "problems": []}))
     last = state.get("last_reload")
     if last and not last["ok"]:
         print(f"last reload failed: {'; '.join(last['problems'])}")
@@ -82,6 +81,11 @@ def show_status(state: dict[str, Any]) -> None:
     _show_policies(state["policies"])
     print()
     _show_queues(state["queues"])
+
+
+def _show_privileges(told: dict[str, Any]) -> None:
+    for line in (*map(_privileges, told["threads"]), *told["problems"]):
+        print(f"privileges  {line}")
 
 
 def _privileges(each: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The capabilities of a thread, each in one of its own that ends with the test; and what status tells."""
 
 import ctypes
+import errno
 import re
 import subprocess
 import threading
@@ -128,6 +129,22 @@ def test_a_worker_is_told_with_what_it_has() -> None:
         }
     ]
     assert privileges.problems() == []
+
+
+def test_where_the_kernel_refuses_maps_to_others_a_worker_keeps_what_opens_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Up to Linux 5.18, with kernel.unprivileged_bpf_disabled: no kernel to be found here does so any more."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "")
+
+    def work() -> tuple[int, int]:
+        privileges.keep_least("worker")
+        return sets()["Prm"], sets()["Eff"]
+
+    monkeypatch.setattr(privileges.bpf, "lookup", refused)
+    assert in_a_thread(work) == (bits("net_admin", "bpf"),) * 2
 
 
 def test_a_machine_without_a_filter_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ STATUS: dict[str, Any] = {
     ],
     "queues": [{"number": 4500, "alive": True}, {"number": 4501, "alive": False}],
     "rules": {"backend": "nft", "owner": "l45"},
-    "privileges": {"problems": [], "threads": [
+    "privileges": {"problems": ["no filter"], "threads": [
         {"thread": "main", "count": 1, "effective": [], "raisable": [], "bounding": [],
          "no_new_privs": True, "seccomp": "off"},
         {"thread": "control", "count": 1, "effective": ["bpf", "net_admin"], "raisable": ["sys_ptrace"],
@@ -44,7 +44,7 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
                  "one thing", "4500-4501", "tag → fec", "123.5 kB", "standby",
                  "2026-01-02T03:04:05Z  command", "file", "  main: none\n",
                  "  control: bpf net_admin, can raise sys_ptrace, programs can gain more\n",
-                 "  3 worker: net_admin, system calls filtered\n"):  # fmt: skip
+                 "  3 worker: net_admin, system calls filtered\n", "privileges  no filter\n"):  # fmt: skip
         assert part in said
 
 
