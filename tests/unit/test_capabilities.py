@@ -134,7 +134,7 @@ def test_a_worker_is_told_with_what_it_has() -> None:
 def test_where_the_kernel_refuses_maps_to_others_a_worker_keeps_what_opens_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Up to Linux 5.18, with kernel.unprivileged_bpf_disabled: no kernel to be found here does so any more."""
+    """Up to Linux 5.18, with kernel.unprivileged_bpf_disabled; such a kernel is not to be had here."""
 
     def refused(*_: object) -> None:
         raise PermissionError(errno.EPERM, "")
