@@ -45,7 +45,8 @@ cdef extern from *:
     #include <sys/ioctl.h>
     static int l45_device_mtu(int fd, unsigned int ifindex) {
         struct ifreq request;
-        if (!if_indextoname(ifindex, request.ifr_name) || ioctl(fd, SIOCGIFMTU, &request) < 0)
+        request.ifr_ifindex = ifindex;  /* not if_indextoname: it opens a socket, which the filter refuses */
+        if (ioctl(fd, SIOCGIFNAME, &request) < 0 || ioctl(fd, SIOCGIFMTU, &request) < 0)
             return 0;
         return request.ifr_mtu;
     }

@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from layer45.errors import Layer45Error
+from layer45.rules.capabilities import raised
 
 LOCK_WAIT_S = 1.0
+MAKING = ("dac_override",)  # the top of the tree, where ours begins, is not even root's to write: mode 0555
 MOUNTS = Path("/proc/self/mounts")
 
 
@@ -86,7 +88,8 @@ class Cgroups:
         Another daemon locks it against us only while it removes it. Any user can lock a directory: one who
         does so for longer must not keep us from starting.
         """
-        (self.mount / path).mkdir(parents=True, exist_ok=True)
+        with raised(*MAKING):
+            (self.mount / path).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.mount / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         until = time.monotonic() + LOCK_WAIT_S
         while time.monotonic() < until:
@@ -110,7 +113,8 @@ class Cgroups:
             if descriptor < 0:
                 descriptor = os.open(self.mount / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (self.mount / path).rmdir()
+            with raised(*MAKING):
+                (self.mount / path).rmdir()
         except OSError as error:  # held by another daemon, not empty, or gone
             if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
                 self._busy.add(path)

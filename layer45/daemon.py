@@ -30,6 +30,7 @@ from layer45.lock import DaemonLock
 from layer45.namespace import network_namespace
 from layer45.notices import Notices
 from layer45.policy import Policy
+from layer45.privileges_view import described
 from layer45.sockets import SocketView
 from layer45.start_checks import check_privileges, check_queues_free, check_settings
 from layer45.suggest import did_you_mean
@@ -273,6 +274,7 @@ class Daemon:
             "rules": {"backend": self._rules.name, "owner": self.plan.rules.owner},
             "tagger": dict(zip(("on", "reason"), self._tagged, strict=True)),
             "last_reload": self._last_reload,
+            "privileges": described(),
             "warnings": list(self.plan.warnings),
         }
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from layer45.cgroups import Cgroups
 from layer45.config import Settings
 from layer45.loader import Plan
+from layer45.privileges import Thread
 from layer45.rules.diversion import RulePlan
 
 
@@ -50,3 +51,4 @@ class Parts:
     engine: Callable[[Settings], Engine]
     rules: Callable[[Settings], Rules]
     cgroups: Callable[[str], Cgroups] = Cgroups
+    keep_least: Callable[[Thread], None] = lambda thread: None

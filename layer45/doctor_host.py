@@ -10,9 +10,19 @@ import shutil
 from pathlib import Path
 
 from layer45.doctor import Finding, found
+from layer45.privileges import try_filter
+from layer45.rules import capabilities
 
 OLDEST_KERNEL = (4, 14)
-CAPABILITIES = {"net_admin": 12, "net_raw": 13, "sys_admin": 21, "bpf": 39}  # linux/capability.h
+CAPABILITIES = {
+    "net_admin": "queues, rules and marks",
+    "net_raw": "copies",
+    "bpf": "matching programs",
+    "perfmon": "matching programs",
+    "sys_ptrace": "attach, sockets, explain, apply_now",
+    "dac_read_search": "attach, sockets, explain, apply_now",
+    "dac_override": "making cgroups",
+}  # and what the daemon has them for
 PROGRAMS = {"iptables": "iptables", "ip6tables": "iptables", "nft": "nftables", "ip": "iproute2"}
 PACKAGES = ("netfilterqueue", "msgspec", "structlog", "Cython", "setuptools", "scapy", "numpy")
 FEWEST_FILES = 1024
@@ -29,6 +39,7 @@ def examine() -> list[Finding]:
         *map(package, PACKAGES),
         *compiled(),
         *map(capability, CAPABILITIES),
+        system_calls(),
         open_files(),
         conntrack_room(),
     ]
@@ -98,19 +109,25 @@ def _compiled(name: str) -> Finding:
 
 
 def capability(name: str) -> Finding:
-    """A privilege of this process; the daemon needs the first ones, BPF has a fallback in sys_admin."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(re.findall(r"^CapEff:\s*(\w+)", status, re.MULTILINE)[0], 16)
-    held = bool(effective >> CAPABILITIES[name] & 1)
+    """A privilege of this process; the daemon cannot do without the first ones."""
+    permitted = capabilities.permitted()
+    held = name in permitted or (name in ("bpf", "perfmon") and "sys_admin" in permitted)  # before 5.8
     needed = name in ("net_admin", "net_raw")
     return found(
         "privileges",
         f"CAP_{name.upper()}",
         held,
-        "held" if held else "not held",
+        f"{'held' if held else 'not held'}: {CAPABILITIES[name]}",
         "sudo layer45 doctor",
         needed,
     )
+
+
+def system_calls() -> Finding:
+    """Whether workers can be kept from what they never do; tried in a thread that ends with it."""
+    failure = try_filter()
+    mend = "boot a kernel with CONFIG_SECCOMP_FILTER; other machines than x86_64 and aarch64 have none yet"
+    return found("privileges", "system call filter", not failure, failure or "works", mend)
 
 
 def open_files() -> Finding:

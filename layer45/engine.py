@@ -24,6 +24,7 @@ from layer45.fastpath.counters import COUNTERS
 from layer45.fastpath.queue import QueueLoop
 from layer45.fastpath.worker import Worker
 from layer45.loader import ChainPlan, InstancePlan, Plan, QueuePlan
+from layer45.privileges import keep_least
 from layer45.ratio import Ratios, with_ratios
 from layer45.rules.diversion import MarkLayout
 
@@ -97,7 +98,11 @@ class _Queue:
         self.number = number
         self.worker = _worker(settings, number, index, known)
         self._loop = _bind(self.worker, plan, number, settings.queue_length, marks)
-        self._thread = threading.Thread(target=self._loop.run, name=f"layer45-{number}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"layer45-{number}", daemon=True)
+
+    def _run(self) -> None:
+        keep_least("worker")
+        self._loop.run()
 
     def start(self) -> None:
         self._thread.start()

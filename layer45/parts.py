@@ -5,12 +5,13 @@ from pathlib import Path
 from layer45.daemon_parts import Parts
 from layer45.engine import Engine
 from layer45.loader import Plan, load, load_code
+from layer45.privileges import keep_least
 from layer45.rule_switch import RuleSwitch
 
 
 def real_parts() -> Parts:
     """The loader, the engine and the rules."""
-    return Parts(load=_load, engine=Engine, rules=RuleSwitch)
+    return Parts(load=_load, engine=Engine, rules=RuleSwitch, keep_least=keep_least)
 
 
 def _load(directory: Path, previous: Plan | None) -> Plan:

@@ -30,6 +30,7 @@ from layer45.daemon_parts import Parts
 from layer45.errors import Layer45Error
 from layer45.life_cycle import Command
 from layer45.notify import notify, notify_reloading, watchdog_interval_s
+from layer45.privileges import problems
 
 HEALTH_INTERVAL_S = 1.0
 
@@ -39,7 +40,9 @@ def run(directory: Path, as_json: bool) -> int:
     from layer45.faults import tell_faults
     from layer45.logs import open_log
     from layer45.parts import real_parts
+    from layer45.privileges import begin
 
+    begin()
     log = open_log(as_json)
     tell_faults(lambda line: log.error("module failed", fault=line))
     return asyncio.run(Service(directory, real_parts(), log).run())
@@ -51,6 +54,7 @@ class Service:
     def __init__(self, directory: Path, parts: Parts, log: Any) -> None:
         self._log = log
         self._daemon = Daemon(directory, parts, log)
+        self._keep_least = parts.keep_least
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="layer45-control")
         self._end = asyncio.Event()
         self._fault = ""
@@ -65,6 +69,7 @@ class Service:
         try:
             await loop.run_in_executor(self._worker, self._daemon.start)
             try:
+                await loop.run_in_executor(self._worker, self._keep_least, "control")
                 await self._serve()
             finally:
                 notify("STOPPING=1", "STATUS=stopping")
@@ -81,6 +86,9 @@ class Service:
         server = ControlServer(path, self._answer, self._worker, self._log)
         await server.open()
         try:
+            self._keep_least("main")
+            for problem in problems():
+                self._log.warning("a thread is less confined than it could be", reason=problem)
             self._log.info("ready", control_socket=str(path), config=str(self._daemon.directory))
             notify("READY=1", self._summary())
             self._begin(self._watch())

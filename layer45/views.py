@@ -71,6 +71,7 @@ def show_status(state: dict[str, Any]) -> None:
     if tagger:
         reason = f": {tagger['reason']}" if tagger["reason"] else ""
         print(f"tagger      {'on' if tagger['on'] else 'off'}{reason}")
+    _show_privileges(state.get("privileges", {"threads": [], "problems": []}))
     last = state.get("last_reload")
     if last and not last["ok"]:
         print(f"last reload failed: {'; '.join(last['problems'])}")
@@ -80,6 +81,19 @@ def show_status(state: dict[str, Any]) -> None:
     _show_policies(state["policies"])
     print()
     _show_queues(state["queues"])
+
+
+def _show_privileges(told: dict[str, Any]) -> None:
+    for line in (*map(_privileges, told["threads"]), *told["problems"]):
+        print(f"privileges  {line}")
+
+
+def _privileges(each: dict[str, Any]) -> str:
+    raisable = f", can raise {' '.join(each['raisable'])}" if each["raisable"] else ""
+    filtered = ", system calls filtered" if each["seccomp"] != "off" else ""
+    new = "" if each["no_new_privs"] else ", programs can gain more"
+    name = f"{each['count']} {each['thread']}" if each["count"] > 1 else each["thread"]
+    return f"{name}: {' '.join(each['effective']) or 'none'}{raisable}{filtered}{new}"
 
 
 def _show_policies(policies: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ QUICK = {
     "packets": ["--rounds", "3", "--packets", "100000"],
     "policies": ["--rounds", "2", "--packets", "40000", "--policies", "1", "100"],
     "replay": ["--rounds", "2", "--packets", "500000"],
+    "syscall_filter": ["--rounds", "3", "--packets", "20000"],
     "throughput": ["--rounds", "2", "--seconds", "2"],
     "unmatched": ["--rounds", "3", "--seconds", "1"],
 }

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -220,10 +220,11 @@ def layer45(*words: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def daemon(host: Host, config: Path) -> Iterator[subprocess.Popen[Any]]:
-    """`layer45 run` in a host, ready for packets."""
+def daemon(host: Host, config: Path, program: Sequence[str] | None = None) -> Iterator[subprocess.Popen[Any]]:
+    """`layer45 run` in a host, ready for packets. program: what stands in for `layer45`."""
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
-    process = host.popen(layer45("run", "--config", str(config)), stdout=log, stderr=log)
+    words = ["run", "--config", str(config)]
+    process = host.popen([*program, *words] if program else layer45(*words), stdout=log, stderr=log)
     try:
         _wait_until_ready(host, config, process, log)
         yield process

@@ -9,6 +9,7 @@ import ctypes
 import os
 from pathlib import Path
 
+from layer45.rules.capabilities import raised
 from layer45.rules.errors import RulesError
 from layer45.rules.mounts import mounted
 from layer45.rules.names import owner_tag
@@ -23,7 +24,7 @@ def directory(owner: str) -> Path:
     own = _own(owner)
     if own.is_mount():
         return own
-    return next((path / _name(owner) for path in _of_the_host()), own)
+    return next((path / _name(owner) for path in of_the_host()), own)
 
 
 def make(owner: str) -> Path:
@@ -43,14 +44,15 @@ def make(owner: str) -> Path:
 
 def existing(owner: str) -> list[Path]:
     """All places where names of the owner are left: which one was taken depends on what was mounted then."""
-    places = [path / _name(owner) for path in _of_the_host()]
+    places = [path / _name(owner) for path in of_the_host()]
     return [place for place in (*places, _own(owner)) if place.is_dir()]
 
 
 def clear(place: Path) -> None:
     """Takes all names in a place away, and the place."""
     if place.is_mount():
-        _libc().umount2(os.fsencode(place), DETACH)  # what is in it goes with it
+        with raised("sys_admin"):
+            _libc().umount2(os.fsencode(place), DETACH)  # what is in it goes with it
     for path in place.iterdir():
         path.unlink()
     place.rmdir()
@@ -67,14 +69,16 @@ def _own(owner: str) -> Path:
     return RUNTIME / f"bpf_{owner_tag(owner)}_{NAMESPACE.stat().st_ino}"
 
 
-def _of_the_host() -> list[Path]:
+def of_the_host() -> list[Path]:
     """BPF file systems that are nobody's own."""
     return [path for path in mounted("bpf", option="rw") if RUNTIME not in path.parents]
 
 
 def _mount(place: Path) -> None:
     flags = NO_SUID | NO_DEVICES | NO_EXECUTION
-    if _libc().mount(b"bpf", os.fsencode(place), b"bpf", flags, b"mode=0700"):
+    with raised("sys_admin"):
+        failed = _libc().mount(b"bpf", os.fsencode(place), b"bpf", flags, b"mode=0700")
+    if failed:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 

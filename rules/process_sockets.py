@@ -10,13 +10,14 @@ import contextlib
 import ctypes
 import errno
 import os
-import signal
+import select
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from layer45.rules import processes
+from layer45.rules.capabilities import raised
 from layer45.rules.diversion import MarkLayout
 from layer45.rules.errors import RulesError
 
@@ -69,10 +70,10 @@ class Process:
 
     def _require(self) -> None:
         """What was read before this was of the process, and not of a later one."""
-        try:
-            signal.pidfd_send_signal(self._descriptor, 0)
-        except ProcessLookupError:
-            raise RulesError(f"process {self.pid} has ended") from None
+        ended = select.poll()
+        ended.register(self._descriptor, select.POLLIN)
+        if ended.poll(0):
+            raise RulesError(f"process {self.pid} has ended")
 
     @contextlib.contextmanager
     def sockets(self) -> Iterator[Borrowed]:
@@ -91,6 +92,7 @@ class Process:
             here = [each for each in found.values() if netns_cookie(each) == cookie]
             yield Borrowed(here, len(found) - len(here))
 
+    @raised("sys_ptrace")
     def _borrow(self, number: int) -> socket.socket | None:
         """A descriptor of ours for one of its; None if it is closed meanwhile, or is no socket any more."""
         descriptor = _libc.syscall(PIDFD_GETFD, self._descriptor, number, 0)

@@ -5,11 +5,11 @@ asks behind the reading whether it lives (process_sockets.py).
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from layer45.rules import executables
+from layer45.rules.capabilities import LOOKING, raised
 from layer45.rules.errors import RulesError
 from layer45.rules.executables import Executable
 
@@ -35,6 +35,7 @@ class Owner:
     file: Executable | None = None
 
 
+@raised(*LOOKING)
 def owner(pid: int) -> Owner:
     """Raises RulesError where there is no such process."""
     directory = PROC / str(pid)
@@ -74,18 +75,17 @@ def pids() -> list[int]:
     return sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
 
 
-def sockets(pid: int) -> Iterator[tuple[int, int]]:
+@raised(*LOOKING)
+def sockets(pid: int) -> list[tuple[int, int]]:
     """The descriptor and inode of each socket, of whatever kind; none when the process is gone.
 
     Raises RulesError.
     """
     try:
-        for entry in (PROC / str(pid) / "fd").iterdir():
-            found = _socket(entry)
-            if found:
-                yield int(entry.name), int(found[1])
+        found = {int(each.name): _socket(each) for each in (PROC / str(pid) / "fd").iterdir()}
+        return [(number, int(inode[1])) for number, inode in found.items() if inode]
     except GONE:
-        return
+        return []
     except OSError as error:
         raise RulesError(f"process {pid}: its sockets cannot be listed: {error.strerror}") from None
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from layer45.rules import cgroups, processes
+from layer45.rules.capabilities import LOOKING, raised
 from layer45.rules.errors import RulesError
 from layer45.rules.processes import Owner
 from layer45.rules.socket_list import Socket
@@ -23,6 +24,7 @@ class Held:
     cgroup: str | None = None
 
 
+@raised(*LOOKING)
 def held(sockets: Collection[Socket]) -> list[Held]:
     """In the order of the sockets. What ends meanwhile has nothing. Raises RulesError."""
     holders = _holders({each.inode for each in sockets})

@@ -31,6 +31,7 @@ class LiveDaemon:
         self.cgroup_root = f"layer45-test-{os.getpid()}-{host.name[-1]}"
         self.log = directory / "log"
         self.process: subprocess.Popen[Any] | None = None
+        self.wrapper: list[str] = []  # a program that runs the daemon, and becomes it
         (directory / "policies").mkdir(parents=True)
         self.settings()
 
@@ -64,7 +65,9 @@ class LiveDaemon:
     def start(self, **environment: str) -> "LiveDaemon":
         """Until it is ready."""
         self.process = self.host.popen(
-            self.command("run"), stderr=self.log.open("wb"), env={**os.environ, **environment}
+            [*self.wrapper, *self.command("run")],
+            stderr=self.log.open("wb"),
+            env={**os.environ, **environment},
         )
         until = time.monotonic() + START_S
         while "event=ready" not in self.log_text():

@@ -20,6 +20,14 @@ STATUS: dict[str, Any] = {
     ],
     "queues": [{"number": 4500, "alive": True}, {"number": 4501, "alive": False}],
     "rules": {"backend": "nft", "owner": "l45"},
+    "privileges": {"problems": ["no filter"], "threads": [
+        {"thread": "main", "count": 1, "effective": [], "raisable": [], "bounding": [],
+         "no_new_privs": True, "seccomp": "off"},
+        {"thread": "control", "count": 1, "effective": ["bpf", "net_admin"], "raisable": ["sys_ptrace"],
+         "bounding": [], "no_new_privs": False, "seccomp": "off"},
+        {"thread": "worker", "count": 3, "effective": ["net_admin"], "raisable": [], "bounding": [],
+         "no_new_privs": True, "seccomp": "filter"},
+    ]},
     "tagger": {"on": False, "reason": "no BPF"},
     "last_reload": {"time": 1.0, "ok": False, "problems": ["a.toml:1: bad"]},
     "warnings": ["one thing"],
@@ -34,7 +42,9 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for part in ("pid 7, up 1 h 2 min, generation 3", "nft, owner l45", "off: no BPF", "a.toml:1: bad",
                  "one thing", "4500-4501", "tag → fec", "123.5 kB", "standby",
-                 "2026-01-02T03:04:05Z  command", "file"):  # fmt: skip
+                 "2026-01-02T03:04:05Z  command", "file", "  main: none\n",
+                 "  control: bpf net_admin, can raise sys_ptrace, programs can gain more\n",
+                 "  3 worker: net_admin, system calls filtered\n", "privileges  no filter\n"):  # fmt: skip
         assert part in said
 
 
