@@ -191,7 +191,8 @@ def _read_tag(rules: Ruleset) -> None:
         others = ~rules.plan.marks.class_mask & 0xFFFFFFFF
         keep = f"-j MARK --set-xmark 0x0/{others:#x}"
         rules.add("socket", f"-m socket --nowildcard --restore-skmark {keep}")
-        known_tags(rules, "socket")
+        if any(each.unless and each.unless.owned for each in rules.plan.diversions):
+            known_tags(rules, "socket")
 
 
 def _forget(rules: Ruleset) -> str:

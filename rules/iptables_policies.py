@@ -50,6 +50,7 @@ def policies(rules: Ruleset, chain: str, place: Place, way: Way, end: Sequence[s
         rules, chain, boxes, ask, add, end,
         levels=max((each.levels for each in found), default=0),
         returns=all(each.to != LEAVE for each in found),
+        common=(("tag", 0), *(("tag", tag) for tag, keys in rules.tags.sets.items() if not keys)),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from layer45.rules import tree
-from layer45.rules.iptables_ruleset import Ruleset
+from layer45.rules.iptables_ruleset import LEAVE, Ruleset
 from layer45.rules.tree import Box, Fork, Leaf, Node, Spans
 
 Ask = Callable[[str, Spans], str]  # axis, numbers on it → match
@@ -22,14 +22,14 @@ ABOVE, BELOW = 5, 3  # hook and chains before the tree; hit, queue and end behin
 
 def write(
     rules: Ruleset, chain: str, boxes: Sequence[Box], ask: Ask, add: Add, end: Sequence[str] = (),
-    levels: int = 0, returns: bool = True,
+    levels: int = 0, returns: bool = True, common: tuple[tuple[str, int], ...] = (),
 ) -> None:  # fmt: skip
     """The rules with these boxes into a chain and those below it. end: the rules behind them.
 
     levels: of chains that the rules lead to before they hit. returns: coming back from a chain goes on with
-    the next rules; else some rule leaves all by that, so that there can be one tree only.
+    the next rules; else some rule leaves all by that, so that there can be one tree only. common: see grow.
     """
-    trees = tree.grow(tuple(boxes), tree.LEAF, MOST_LEVELS - ABOVE - BELOW - levels)
+    trees = tree.grow(tuple(boxes), tree.LEAF, MOST_LEVELS - ABOVE - BELOW - levels, common)
     if len(trees) > 1 and not returns:
         trees = (Leaf(tuple(enumerate(boxes))),)
     writer = _Writer(rules, chain, ask, add)
@@ -38,7 +38,7 @@ def write(
         rules.add(chain, f"-j {rules.name(first)}")
         writer.node(node, first, ())
     last = trees[-1] if trees else tree.NOTHING
-    if end and isinstance(last, Fork):
+    if len(end) > 1 and isinstance(last, Fork):
         for rule in end:
             rules.add(f"{chain}.end", rule)
         end = [f"-g {rules.name(f'{chain}.end')}"]
@@ -57,10 +57,13 @@ class _Writer:
     def node(self, node: Node, chain: str, end: Sequence[str]) -> None:
         below = []
         while isinstance(node, Fork):
-            inside = self.fresh()
             match = self._ask(node.axis, node.spans)
-            self._rules.add(chain, match, f"-g {self._rules.name(inside)}")
-            below.append((node.inside, inside))
+            if node.inside == tree.NOTHING and len(end) < 2:
+                self._rules.add(chain, match, *(end or [LEAVE]))
+            else:
+                inside = self.fresh()
+                self._rules.add(chain, match, f"-g {self._rules.name(inside)}")
+                below.append((node.inside, inside))
             node = node.outside
         last = chain
         for place, box in node.entries:

@@ -20,6 +20,7 @@ Spans = tuple[Span, ...]  # in order, apart
 Box = tuple[tuple[str, Spans], ...]  # axis, spans
 
 LEAF = 8  # so few rules are looked at one after the other
+DEAR = frozenset({"user", "group"})  # a question costs as much as two others
 MOST_RUNS = 8
 SIZES = {"local_port": 1 << 16, "remote_port": 1 << 16, "user": 1 << 32, "group": 1 << 32}
 SETS = ("local_port", "remote_port")  # of which one rule can ask for several spans
@@ -72,10 +73,13 @@ def joined(found: Iterable[Span]) -> Spans:
 
 
 @functools.lru_cache(maxsize=32)
-def grow(boxes: tuple[Box, ...], leaf: int, depth: int) -> tuple[Node, ...]:
+def grow(
+    boxes: tuple[Box, ...], leaf: int, depth: int, common: tuple[tuple[str, int], ...] = ()
+) -> tuple[Node, ...]:
     """The trees for rules with these boxes, to be asked one behind the other; none for no rules.
 
-    leaf: how many rules need no question. depth: how often a way through a tree may go inside.
+    leaf: how many rules need no question. depth: how often a way through a tree may go inside. common: axes
+    and the numbers there that many packets have, to be asked for first where they match nothing.
 
     Rules that ask for the same axes, one behind the other, share a tree. Rules by program among rules by port
     would each stand in every corner of the others' tree.
@@ -86,13 +90,24 @@ def grow(boxes: tuple[Box, ...], leaf: int, depth: int) -> tuple[Node, ...]:
     runs = [list(run) for _, run in groupby(entries, key=lambda entry: frozenset(entry[1]))]
     if len(runs) > MOST_RUNS:
         runs = [entries]
-    return tuple(_within(run, _grow(run, leaf, depth - 1)) for run in runs)
+    return tuple(_within(run, _grow(run, _leaf_for(run, leaf), depth - 1), common) for run in runs)
 
 
-def _within(entries: Sequence[Entry], node: Node) -> Node:
-    """Behind the question whether any of them may match, if that is one: most packets are nobody's."""
+def _leaf_for(entries: Sequence[Entry], leaf: int) -> int:
+    """None is looked at in vain where looking is dear; more, where one question stands before a leaf."""
+    if any(DEAR & set(box) for _, box in entries):
+        return 1
+    return 2 * leaf - 1 if all(set(SETS) & set(box) for _, box in entries) else leaf
+
+
+def _within(entries: Sequence[Entry], node: Node, common: Iterable[tuple[str, int]]) -> Node:
+    """Behind questions for packets that none of them may match: most are nobody's."""
     if isinstance(node, Leaf):
         return node
+    for axis, number in common:
+        may_match, _, _ = _split(entries, (axis, number, number))
+        if not may_match:
+            node = Fork(axis, ((number, number),), NOTHING, node)
     hulls = ((axis, [box.get(axis, ()) for _, box in entries]) for axis in SIZES)
     spanned = {axis: (min(found)[0][0], max(s[-1][1] for s in found)) for axis, found in hulls if all(found)}
     sizes = {axis: (last - first + 1) / SIZES[axis] for axis, (first, last) in spanned.items()}
