@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from layer45.fastpath.abi cimport L45_EGRESS, L45_INGRESS, l45_context, l45_flow_key, l45_packet
-from layer45.fastpath.chain cimport l45_chain
+from layer45.fastpath.chain cimport FAULT_FLOW, l45_chain
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
     COUNT_CONNECTIONS_LOST, COUNT_CONNECTIONS_UNSEEN, COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_IDLE,
@@ -105,6 +105,7 @@ cdef bint _open_modules(l45_worker *worker, l45_entry *entry) noexcept nogil:
         if entry.chain.instances[at].ops.flow_open != NULL:
             enter(&context, worker, entry, at)
             if entry.chain.instances[at].ops.flow_open(&context) != 0:
+                entry.chain.counters[worker.index][entry.chain.instances[at].fault_offset + FAULT_FLOW] += 1
                 _close_modules(worker, entry, at)
                 _forget(worker, entry, COUNT_FLOWS_CLOSED)
                 return False

@@ -2,8 +2,8 @@
 
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
              → sockets that are open (apply_now)
-    reload:  plan → cgroups → map → engine.apply → rules → engine.retire → tagger → sockets that are open;
-             a change of a policy's state, too
+    reload:  plan → chains → cgroups → map → engine.apply → rules → engine.retire → tagger
+             → sockets that are open; a change of a policy's state, too
     stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
@@ -23,6 +23,7 @@ from layer45.attach import Done, attach, detach
 from layer45.cgroups import Cgroups
 from layer45.control_messages import MOST_FLOWS
 from layer45.daemon_parts import Engine, Parts, Rules
+from layer45.disabling import Disabling
 from layer45.errors import Layer45Error
 from layer45.life_cycle import STATES, Command, LifeCycle
 from layer45.loader import Plan, with_states
@@ -41,6 +42,9 @@ POLICY_HELP = {
     "egress_bytes": "their bytes",
     "ingress_packets": "of them, for this host",
     "ingress_bytes": "their bytes",
+    "egress_failed": "packets sent that a module failed: what became of them, on_failure said",
+    "ingress_failed": "packets for this host, so",
+    "bypassed": "packets that went round the chain, for the policy is disabled: so, too",
 }
 
 
@@ -63,6 +67,7 @@ class Daemon:
         self._engine: Engine
         self._rules: Rules
         self._cgroups: Cgroups
+        self._disabling: Disabling
 
     # ---- life
 
@@ -81,6 +86,7 @@ class Daemon:
             known = self._rules.prepare(plan.rules)
             self._take_over(plan)
             self._engine = self._parts.engine(plan.settings)
+            self._disabling = Disabling(plan.settings.error_threshold, self._log)
             undo.callback(self._engine.stop)
             self._engine.apply(plan, known)
             undo.callback(self._take_down, plan)
@@ -128,6 +134,7 @@ class Daemon:
             self._log.error("reload failed; nothing changed", problems=str(error).splitlines())
             raise
         self._last_reload = {"time": time.time(), "ok": True, "problems": []}
+        self._disabling.put_back(self._engine)
         warnings = [*plan.warnings, *self._life_cycle.follow_files(plan.states)]
         self._adopt(plan, warnings)
         return {"generation": self.generation, "policies": len(plan.chains), "warnings": warnings}
@@ -151,10 +158,13 @@ class Daemon:
             self._life_cycle.follow_command(name, state)
             self._log.info("state changed", policy=name, state=state, before=before.states[name])
             self._adopt(plan, [each for each in plan.warnings if each not in before.warnings])
-        return {"policy": name, "state": state, "generation": self.generation, "changed": changes}
+        back = self._disabling.put_back(self._engine, name)
+        changed = changes or back
+        return {"policy": name, "state": state, "generation": self.generation, "changed": changed}
 
     def _switch(self, plan: Plan) -> None:
         """New queues and chains first, then the rules that lead to them, then the old queues go."""
+        self._engine.build(plan)  # first of all: a module that refuses must find everything as it was
         with ExitStack() as undo:
             undo.callback(self._keep_cgroups, self.plan)
             self._prepare_cgroups(plan)
@@ -274,11 +284,12 @@ class Daemon:
         policies = self.plan.policies
         names = (*chains, *(name for name in policies if name not in chains))
         return [
-            _policy_state(
-                policies[name], self._life_cycle.describe(name), chains.get(name), seen.get(name, {})
-            )
+            _policy_state(policies[name], self._standing(name), chains.get(name), seen.get(name, {}))
             for name in names
         ]
+
+    def _standing(self, name: str) -> dict[str, Any]:
+        return {**self._life_cycle.describe(name), "disabled": self._disabling.describe(name)}
 
     def stats(self) -> dict[str, Any]:
         """Every counter and ratio, with help: by its name, a module's by MODULE.NAME. See Engine.stats."""
@@ -313,6 +324,10 @@ class Daemon:
         for each in self._notices.take(self._engine.stats().get("policies", {})):
             self._log.warning("a module has something to tell", **asdict(each))
 
+    def look_for_failures(self) -> None:
+        """Disables policies whose chain fails too often."""
+        self._disabling.look(self._engine, self._rules.end)
+
     def end_lost_connections(self) -> None:
         """Closes what the engine has forgotten while it lived: nobody can translate it any more."""
         lost = self._engine.lost()
@@ -323,9 +338,9 @@ class Daemon:
         self._log.warning("customized connections were forgotten, and are closed", connections=closed)
 
     def fault(self) -> str:
-        """What makes going on pointless: a queue whose thread has died. Empty while all is well."""
-        dead = [queue for queue in self._engine.status().get("queues", []) if not queue.get("alive", True)]
-        return f"the worker of queue {dead[0]['number']} has died" if dead else ""
+        """What makes going on pointless: a queue whose thread has died; else empty. From any thread."""
+        dead = self._engine.dead_queue()
+        return "" if dead is None else f"the worker of queue {dead} has died"
 
 
 def _policy_state(

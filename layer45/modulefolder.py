@@ -15,6 +15,7 @@ from typing import Any
 from layer45 import manifest as manifests
 from layer45.config import DEFAULT_MODULE_DIR, Settings
 from layer45.errors import Layer45Error
+from layer45.faults import is_interrupt
 from layer45.manifest import Manifest, read_manifest
 from layer45.problems import Place, Problems
 
@@ -105,7 +106,7 @@ class Module:
             return _run(f"{SITE_PACKAGE}.{self.name}.{self.name}", file)
         try:
             return importlib.import_module(f"layer45.modules.{self.name}.{self.name}")
-        except Exception as error:  # whatever foreign code raises, a user gets one line
+        except (Exception, SystemExit) as error:  # whatever foreign code raises, a user gets one line
             raise Layer45Error(f"{file}: cannot be loaded: {_one_line(error)}") from error
 
 
@@ -137,8 +138,10 @@ def _run(name: str, file: Path) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses and pickles look themselves up there
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever foreign code raises, a user gets one line
+    except BaseException as error:  # whatever foreign code raises, a user gets one line
         sys.modules.pop(name, None)
+        if is_interrupt(error):
+            raise
         raise Layer45Error(f"{_fault_position(error, file)}: cannot be loaded: {_one_line(error)}") from error
     return module
 

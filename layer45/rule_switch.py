@@ -14,6 +14,7 @@ from layer45.rules import backend
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.known import KnownConnections
+from layer45.rules.socket_end import end_sockets
 from layer45.rules.tagger import Tagger
 
 P = ParamSpec("P")
@@ -61,6 +62,10 @@ class RuleSwitch:
         nothing = replace(plan, diversions=(), ending=self._known.opened)
         self.prepare(nothing)
         self.install(nothing)
+
+    def end(self, keys: Collection[bytes]) -> int:
+        """Closes the TCP connections with these keys; how many there were."""
+        return end_sockets(keys).closed
 
     def end_lost(self, live: Callable[[], Collection[bytes]]) -> int:
         """Closes customized connections that are in the map, but not among the live ones' keys; how many."""
