@@ -27,7 +27,8 @@ cdef enum:
     SMALLEST_SEGMENT_BYTES = 88  # Linux ignores a smaller MSS
 
 CHAIN_COUNTER_NAMES = (
-    "egress_packets", "ingress_packets", "egress_bytes", "ingress_bytes", "egress_failed", "ingress_failed", "bypassed",
+    "egress_packets", "ingress_packets", "egress_bytes", "ingress_bytes", "egress_failed", "ingress_failed",
+    "begun_sent", "begun_failed", "bypassed",
 )
 FAULT_NAMES = ("errors", "unset", "flows_refused")  # in the order of chain.pxd
 _TRANSPORTS = {"udp": TRANSPORT_UDP, "tcp": TRANSPORT_TCP}

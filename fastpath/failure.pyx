@@ -3,11 +3,12 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
-    L45_DROP, L45_ERROR, L45_HOLD, L45_PASS, L45_TRUNCATED, l45_flow_key, l45_packet, l45_verdict,
+    L45_DROP, L45_EGRESS, L45_ERROR, L45_HOLD, L45_PASS, L45_TRUNCATED, l45_flow_key, l45_packet, l45_verdict,
 )
 from layer45.fastpath.agree cimport agree_begins_anew
 from layer45.fastpath.chain cimport (
-    CHAIN_BYPASSED, CHAIN_EGRESS_BYTES, CHAIN_EGRESS_FAILED, CHAIN_EGRESS_PACKETS, FAULT_ERROR, FAULT_UNSET, l45_chain,
+    CHAIN_BEGUN_FAILED, CHAIN_BYPASSED, CHAIN_EGRESS_BYTES, CHAIN_EGRESS_FAILED, CHAIN_EGRESS_PACKETS, FAULT_ERROR,
+    FAULT_UNSET, l45_chain,
 )
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
@@ -30,22 +31,25 @@ cdef l45_verdict failed(l45_worker *worker, const l45_chain *chain) noexcept nog
     return L45_PASS
 
 
-cdef l45_verdict refused(l45_worker *worker, l45_chain *chain, int64_t at, const l45_carrier *carrier,
+cdef l45_verdict refused(l45_worker *worker, const l45_entry *entry, int64_t at, const l45_carrier *carrier,
                          uint32_t serial, l45_verdict verdict) noexcept nogil:
+    cdef const l45_chain *chain = entry.chain
+    cdef uint64_t *counters = chain.counters[worker.index]
     cdef bint is_error = verdict == L45_ERROR
     if verdict == L45_DROP or verdict == L45_HOLD and gone(carrier, serial):
         return verdict
     worker.counters[COUNT_MODULE_ERRORS if is_error else COUNT_UNSET_VERDICTS] += 1
     if not _too_long(chain, &carrier.packet):
-        chain.counters[worker.index][chain.instances[at].fault_offset + (FAULT_ERROR if is_error else FAULT_UNSET)] += 1
-        _count(worker, chain, &carrier.packet)
+        counters[chain.instances[at].fault_offset + (FAULT_ERROR if is_error else FAULT_UNSET)] += 1
+        counters[CHAIN_EGRESS_FAILED + carrier.packet.direction] += 1
+        counters[CHAIN_BEGUN_FAILED] += carrier.packet.direction == L45_EGRESS and not entry.came
     return L45_ERROR
 
 
 cdef l45_verdict flow_refused(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil:
     worker.counters[COUNT_MODULE_ERRORS] += 1
     _count_packet(worker, chain, packet)
-    _count(worker, chain, packet)
+    chain.counters[worker.index][CHAIN_EGRESS_FAILED + packet.direction] += 1
     return failed(worker, chain)
 
 
@@ -70,10 +74,6 @@ cdef l45_verdict go_round(l45_worker *worker, const l45_chain *chain, const l45_
 cdef inline bint _too_long(const l45_chain *chain, const l45_packet *packet) noexcept nogil:
     """For the chain, or for a queue to hand it over whole."""
     return packet.flags & L45_TRUNCATED or packet.wire_bytes + chain.growth_bytes > LARGEST_PACKET_BYTES
-
-
-cdef inline void _count(l45_worker *worker, const l45_chain *chain, const l45_packet *packet) noexcept nogil:
-    chain.counters[worker.index][CHAIN_EGRESS_FAILED + packet.direction] += 1
 
 
 cdef inline void _count_packet(l45_worker *worker, const l45_chain *chain, const l45_packet *packet) noexcept nogil:

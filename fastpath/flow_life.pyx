@@ -41,6 +41,8 @@ cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *
             return entry
         flow_close(worker, entry, COUNT_FLOWS_CLOSED)
     entry = _open(worker, chain, &key, hash)
+    if entry != NULL:
+        entry.came = packet.direction == L45_INGRESS
     if entry != NULL and chain.negotiates and packet.protocol == PROTOCOL_TCP:
         _connect(worker, entry, tcp_flags(packet) & TCP_SYN)
     return entry

@@ -15,7 +15,8 @@ from layer45.fastpath.abi cimport (
 from layer45.fastpath.agree cimport agree_begins_anew, agree_is_brief
 from layer45.fastpath.arena cimport arena_end, arena_start
 from layer45.fastpath.chain cimport (
-    CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain, l45_class_table,
+    CHAIN_BEGUN_SENT, CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain,
+    l45_class_table,
 )
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
@@ -217,6 +218,7 @@ cdef inline void _count_flow(l45_worker *worker, l45_entry *entry, l45_packet *p
     counters[CHAIN_EGRESS_PACKETS + packet.direction] += 1
     counters[CHAIN_EGRESS_BYTES + packet.direction] += packet.wire_bytes
     if packet.direction == L45_EGRESS:
+        counters[CHAIN_BEGUN_SENT] += not entry.came
         packet.sequence = entry.next_sequence
         entry.next_sequence += 1
 
@@ -249,7 +251,7 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
             else:
                 verdict = chain.instances[at].ops.ingress(&context, packet)
             if verdict != L45_PASS and verdict != L45_REWRITTEN:
-                return refused(worker, chain, at, carrier, serial, verdict)
+                return refused(worker, entry, at, carrier, serial, verdict)
             if gone(carrier, serial):
                 return L45_HOLD
         at += step

@@ -84,6 +84,9 @@ def _engine_value(plan: InstancePlan, name: str) -> object:
 def tally(key: ChainKey, chain: Chain) -> Tally:
     """What a chain has counted of its failures."""
     counters = chain.counters()
+    packets, failed = (
+        counters[f"egress_{name}"] + counters[f"ingress_{name}"] for name in ("packets", "failed")
+    )
     faults = [
         Faults(module, place, **counted, said=last_fault(owner))
         for place, (module, counted, owner) in enumerate(
@@ -93,8 +96,8 @@ def tally(key: ChainKey, chain: Chain) -> Tally:
     return Tally(
         chain.policy,
         key,
-        sent=(counters["egress_packets"], counters["egress_failed"]),
-        came=(counters["ingress_packets"], counters["ingress_failed"]),
+        begun=(counters["begun_sent"], counters["begun_failed"]),
+        others=(packets - counters["begun_sent"], failed - counters["begun_failed"]),
         faults=tuple(faults),
         on_failure="closed" if chain.fail_closed else "open",
         agrees=chain.negotiates,

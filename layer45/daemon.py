@@ -44,6 +44,8 @@ POLICY_HELP = {
     "ingress_bytes": "their bytes",
     "egress_failed": "packets sent that a module failed: what became of them, on_failure said",
     "ingress_failed": "packets for this host, so",
+    "begun_sent": "packets sent in flows that this host began",
+    "begun_failed": "of them, those that a module failed: error_threshold is about these",
     "bypassed": "packets that went round the chain, for the policy is disabled: so, too",
 }
 

@@ -34,11 +34,13 @@ class Disabling:
         present = {each.key for each in tallies}
         self._disabled = {key: why for key, why in self._disabled.items() if key in present}
         running = [each for each in tallies if each.key not in self._disabled]
-        sending, coming = self._watch.look(running, time.monotonic())
-        for finding in sending:
+        begun, others = self._watch.look(running, time.monotonic())
+        for finding in begun:
             self._disable(engine, finding)
-        for finding in coming:
-            self._log.error("a chain fails on what comes in", policy=finding.tally.policy, **finding.told())
+        for finding in others:
+            self._log.error(
+                "a chain fails on what others began", policy=finding.tally.policy, **finding.told()
+            )
         agreeing = [each.policy for each in tallies if each.agrees and each.key in self._disabled]
         closed = close(engine.customized(agreeing)) if agreeing else 0
         if closed:

@@ -1,10 +1,10 @@
 """Whether a policy's chain fails too often.
 
-    It does when, of the packets that this host sent within the last 10 seconds, more than error_threshold,
-    and more than half, were failed by a module.
+    It does when, of the packets that this host sent within the last 10 seconds in flows that it began, more
+    than error_threshold, and more than half, were failed by a module.
 
-Only what this host sends counts. On what comes in, modules may fail as often as somebody out there likes:
-that changes counters, and is told, but is no reason to switch anything off.
+On what comes in, and on what answers it, modules may fail as often as somebody out there likes: that changes
+counters, and is told, but is no reason to switch anything off.
 """
 
 from collections import deque
@@ -57,15 +57,16 @@ class Faults:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a policy's chain counted so far. sent, came: packets, and how many of them failed.
+    """What a policy's chain counted so far.
 
-    agrees: it customizes TCP connections whose peer runs it, too.
+    begun: packets that this host sent in flows that it began, and how many of them failed. others: all other
+    packets. agrees: it customizes TCP connections whose peer runs it, too.
     """
 
     policy: str
     key: ChainKey
-    sent: tuple[int, int] = (0, 0)
-    came: tuple[int, int] = (0, 0)
+    begun: tuple[int, int] = (0, 0)
+    others: tuple[int, int] = (0, 0)
     faults: tuple[Faults, ...] = ()
     on_failure: str = "open"
     agrees: bool = False
@@ -99,7 +100,7 @@ class Finding:
 
 @dataclass
 class _Window:
-    """A chain's tallies of the last seconds, oldest first. told: that it fails on what comes in."""
+    """A chain's tallies of the last seconds, oldest first. told: that it fails on other packets."""
 
     seen: deque[tuple[float, Tally]] = field(default_factory=deque)
     told: bool = False
@@ -109,13 +110,13 @@ class _Window:
         while len(self.seen) > 2 and self.seen[1][0] <= now - WINDOW_S:
             self.seen.popleft()
 
-    def sending(self, threshold: int) -> Finding | None:
+    def begun(self, threshold: int) -> Finding | None:
         first, last = self._ends
-        return _finding(first, last, first.sent, last.sent, threshold)
+        return _finding(first, last, first.begun, last.begun, threshold)
 
-    def coming(self, threshold: int) -> Finding | None:
+    def others(self, threshold: int) -> Finding | None:
         first, last = self._ends
-        return _finding(first, last, first.came, last.came, threshold)
+        return _finding(first, last, first.others, last.others, threshold)
 
     @property
     def _ends(self) -> tuple[Tally, Tally]:
@@ -140,22 +141,22 @@ class FailureWatch:
         self._windows: dict[ChainKey, _Window] = {}
 
     def look(self, tallies: Iterable[Tally], now: float) -> tuple[list[Finding], list[Finding]]:
-        """What fails too often on what it sends; and on what comes in, each once until that is over.
+        """What fails too often on packets of flows begun here; and on others, each once until that is over.
 
         Chains that are not among the tallies are forgotten. now: seconds of a clock that never goes back.
         """
-        sending, coming = [], []
+        begun, others = [], []
         before, self._windows = self._windows, {}
         for tally in tallies if self._threshold else ():
             window = self._windows[tally.key] = before.get(tally.key) or _begun(tally.fresh(), now)
             window.add(now, tally)
-            if found := window.sending(self._threshold):
-                sending.append(found)
-            found = window.coming(self._threshold)
+            if found := window.begun(self._threshold):
+                begun.append(found)
+            found = window.others(self._threshold)
             if found and not window.told:
-                coming.append(found)
+                others.append(found)
             window.told = found is not None
-        return sending, coming
+        return begun, others
 
     def begin(self, tally: Tally, now: float) -> None:
         """What the chain did before is over."""

@@ -37,7 +37,7 @@ class StandInEngine:
 
 def failing(tally: Tally, count: int) -> Tally:
     worse = tuple(replace(each, errors=count) for each in tally.faults)
-    return replace(tally, sent=(count, count), faults=worse)
+    return replace(tally, begun=(count, count), faults=worse)
 
 
 def test_loud_once_and_shown_until_it_is_put_back() -> None:

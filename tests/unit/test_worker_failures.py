@@ -48,6 +48,11 @@ class Running:
         return counters
 
 
+def answer(packet: bytes) -> bytes:
+    """An IPv4 datagram as its receiver sends it back."""
+    return packet[:12] + packet[16:20] + packet[12:16] + packet[22:24] + packet[20:22] + packet[24:]
+
+
 def answering(*answers: int) -> InstanceSpec:
     """One answer after the other."""
     left = iter(answers)
@@ -66,11 +71,17 @@ def test_each_kind_of_failure_is_counted_where_it_happens(driver: Any) -> None:
     assert running.end()["unset_verdicts"] == 3
 
 
-def test_directions_are_counted_apart(driver: Any) -> None:
-    running = Running(driver, answering(ERROR, ERROR, PASS))
-    for direction in (EGRESS, INGRESS, INGRESS):
+def test_what_is_sent_in_flows_begun_here_is_counted_apart(driver: Any) -> None:
+    """Not the answer to what came, though it is sent, too."""
+    running = Running(driver, answering(ERROR, ERROR, PASS, ERROR, ERROR))
+    for direction in (EGRESS, INGRESS, EGRESS):
         running.send(direction=direction)
-    assert running.failed() == (1, 1)
+    came = datagram(b"x", port=7000)
+    running.send(came, INGRESS)
+    running.send(answer(came), EGRESS)
+    assert running.failed() == (2, 2)
+    counters = running.chain.counters()
+    assert (counters["begun_sent"], counters["begun_failed"]) == (2, 1)
     running.end()
 
 
