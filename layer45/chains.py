@@ -47,9 +47,9 @@ def _specs(plan: ChainPlan, reference: bool) -> list[InstanceSpec]:
 
 
 def _located(plan: ChainPlan, at: int, text: str) -> str:
-    """In front of a text, where the instance is written; it says itself which policy it is about."""
+    """In front of a text, where the instance is written: that names the policy, too."""
     place = plan.instances[at].place
-    return f"{place}: {place.key}: {text}" if place else text
+    return f"{place}: {place.key}: {text.removeprefix(f'policy {plan.policy.name}: ')}" if place else text
 
 
 def instance_spec(plan: InstancePlan, reference: bool = False) -> InstanceSpec:

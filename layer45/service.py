@@ -185,7 +185,7 @@ class Service:
         Meanwhile the watchdog is fed as long as the engine's workers live, but not for ever.
         """
         looking = asyncio.get_running_loop().run_in_executor(self._worker, self._look)
-        while not (await asyncio.wait({looking}, timeout=interval_s))[0]:
+        while not (await asyncio.wait({looking}, timeout=interval_s / 4))[0]:
             if fault := self._daemon.fault():
                 return fault
             since = self._working_since
