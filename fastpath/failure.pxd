@@ -19,7 +19,7 @@ cdef l45_verdict failed(l45_worker *worker, const l45_chain *chain) noexcept nog
 # What instance `at` said, if not that the packet goes on: DROP, HOLD when the packet is gone, or ERROR, counted.
 cdef l45_verdict refused(l45_worker *worker, const l45_entry *entry, int64_t at, const l45_carrier *carrier,
                          uint32_t serial, l45_verdict verdict) noexcept nogil
-# A packet whose flow was not opened: as failed.
+# A packet whose flow was not opened: as failed, but a strict chain passes no connection as it is.
 cdef l45_verdict flow_refused(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil
 # Of a disabled chain: whether the packet does not go through it. Those of connections that their peer customizes, too,
 # do, until these are closed.

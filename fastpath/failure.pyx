@@ -12,8 +12,8 @@ from layer45.fastpath.chain cimport (
 )
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
-    COUNT_DISABLED_DROPPED, COUNT_DISABLED_PASSED, COUNT_FAILED_CLOSED, COUNT_FAILED_OPEN, COUNT_FLOWS_CLOSED,
-    COUNT_MODULE_ERRORS, COUNT_UNSET_VERDICTS,
+    COUNT_CONNECTIONS_REFUSED, COUNT_DISABLED_DROPPED, COUNT_DISABLED_PASSED, COUNT_FAILED_CLOSED, COUNT_FAILED_OPEN,
+    COUNT_FLOWS_CLOSED, COUNT_MODULE_ERRORS, COUNT_UNSET_VERDICTS,
 )
 from layer45.fastpath.flow cimport PHASE_ALONE, PHASE_NONE, flow_key, flow_seek, l45_entry
 from layer45.fastpath.flow_life cimport flow_close
@@ -47,9 +47,11 @@ cdef l45_verdict refused(l45_worker *worker, const l45_entry *entry, int64_t at,
 
 
 cdef l45_verdict flow_refused(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil:
-    worker.counters[COUNT_MODULE_ERRORS] += 1
     _count_packet(worker, chain, packet)
     chain.counters[worker.index][CHAIN_EGRESS_FAILED + packet.direction] += 1
+    if chain.strict and packet.protocol == PROTOCOL_TCP:
+        worker.counters[COUNT_CONNECTIONS_REFUSED] += 1
+        return L45_DROP
     return failed(worker, chain)
 
 

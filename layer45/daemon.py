@@ -25,6 +25,7 @@ from layer45.control_messages import MOST_FLOWS
 from layer45.daemon_parts import Engine, Parts, Rules
 from layer45.disabling import Disabling
 from layer45.errors import Layer45Error
+from layer45.following import Following
 from layer45.life_cycle import STATES, Command, LifeCycle
 from layer45.loader import Plan, with_states
 from layer45.lock import DaemonLock
@@ -70,6 +71,7 @@ class Daemon:
         self._rules: Rules
         self._cgroups: Cgroups
         self._disabling: Disabling
+        self._following: Following
 
     # ---- life
 
@@ -83,6 +85,7 @@ class Daemon:
             undo.callback(self._cgroups.close)
             self._prepare_cgroups(plan)
             self._rules = self._parts.rules(plan.settings)
+            self._following = Following(self._rules, self._log)
             check_queues_free(plan)
             undo.callback(self._rules.release, plan.rules.owner)
             known = self._rules.prepare(plan.rules)
@@ -183,7 +186,7 @@ class Daemon:
         self._tagged = on, reason = self._rules.tag(plan.rules)
         if reason:
             self._log.warning(f"{'some ' if on else ''}sockets are not tagged", reason=reason)
-        self._tell_missing()
+        self._following.tell_missing()
         self._apply_now(plan)
 
     def _apply_now(self, plan: Plan) -> None:
@@ -194,16 +197,9 @@ class Daemon:
         if done.sockets:
             self._log.info("open sockets are tagged", processes=done.processes, sockets=done.sockets)
 
-    def _tell_missing(self) -> None:
-        missing = self._rules.missing_programs()
-        if missing:
-            self._log.warning("programs that policies name are missing", paths=",".join(missing))
-
-    def find_programs(self) -> None:
-        """Executables may come with a package, or be replaced by another version of it."""
-        if self._rules.find_programs():
-            self._log.info("programs were found anew")
-            self._tell_missing()
+    def follow_host(self) -> None:
+        """What policies name of the host comes and goes."""
+        self._following.look()
 
     def _back_to(self, plan: Plan) -> None:
         self._engine.apply(plan, self._rules.prepare(plan.rules))
@@ -230,7 +226,9 @@ class Daemon:
     def prepare_exec(self, name: str) -> dict[str, Any]:
         """The cgroup of a policy's programs, made if somebody removed it. Raises Layer45Error."""
         self._require_active(name)
-        return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
+        cgroup = self._cgroups.prepare(name)
+        self._rules.find_cgroups()  # it may be a new one: rules know it before its program starts
+        return {"cgroup": cgroup, "namespace": network_namespace()}
 
     def attach(self, name: str, pid: int) -> dict[str, Any]:
         """Open sockets of a process get the policy, if it selects them. Raises Layer45Error."""

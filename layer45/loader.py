@@ -46,6 +46,7 @@ __all__ = [
     "with_states",
 ]
 
+KINDS_WITH_CONNECTIONS = 4  # of queues, each with workers of its own, whose connections are in the one map
 FLOWS: Mapping[State, Flows] = {"active": "any", "deprecated": "kept", "revoked": "ended"}
 
 
@@ -287,7 +288,7 @@ def _rules(settings: Settings, chains: Sequence[ChainPlan]) -> RulePlan:
         if chain.policy.match is not None
     ]
     diversions = sorted((*by_exec, *by_match), key=lambda each: each.flows == "any")
-    connections = settings.max_flows * settings.workers
+    connections = settings.max_flows * settings.workers * KINDS_WITH_CONNECTIONS
     return RulePlan(owner_name(settings), settings.marks, tuple(diversions), connections)
 
 

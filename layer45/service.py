@@ -160,7 +160,7 @@ class Service:
         self._daemon.tell_notices()
         self._daemon.look_for_failures()
         self._daemon.end_lost_connections()
-        self._daemon.find_programs()
+        self._daemon.follow_host()
         return self._daemon.fault()
 
     async def _watch(self) -> None:

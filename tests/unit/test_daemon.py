@@ -137,6 +137,8 @@ class StandInRules:
     def missing_programs(self) -> list[str]:
         return []
 
+    find_cgroups, missing_cgroups = find_programs, missing_programs
+
     def untag(self) -> None:
         self.stage.calls.append("untag")
 

@@ -301,4 +301,4 @@ def test_what_renumbers_has_queues_of_its_own_and_a_map(configuration: Any) -> N
     assert plan.rules.renumbering == (chain(plan, "a").class_id,)
     assert chain(plan, "a").queue != chain(plan, "b").queue == chain(plan, "c").queue
     assert chain(plan, "a").queue.on_failure == "open" and not chain(plan, "a").queue.fail_open
-    assert plan.rules.connections == 300
+    assert plan.rules.connections == 4 * 300
