@@ -57,7 +57,7 @@ class Tagger:
             loaded = _load(tags, plan, offsets, maps)
             self._attach(loaded)
         self._plan = plan
-        problems = (tags.problem, problem, _same_file(self._versions))
+        problems = (tags.problem, problem, _same_file(self._versions), _scripts(self._versions))
         return "; ".join(filter(None, problems))
 
     @property
@@ -104,6 +104,12 @@ def _same_file(versions: dict[str, tuple[int, int] | None]) -> str:
         if version and found.setdefault(version, path) != path:
             return f"{found[version]} and {path} are one executable; expected the same path in all policies"
     return ""
+
+
+def _scripts(versions: dict[str, tuple[int, int] | None]) -> str:
+    """What is wrong where a policy asks for the executable of a script. Else empty."""
+    found = ", ".join(path for path, version in versions.items() if version and executables.is_script(path))
+    return f"{found} is a script, and the kernel runs its interpreter; expected its name" if found else ""
 
 
 def _load(tags: OwnerTags, plan: RulePlan, offsets: Offsets | None, holding: contextlib.ExitStack) -> int:
