@@ -11,15 +11,23 @@ from pathlib import Path, PurePosixPath
 
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
-from layer45.rules.mounts import MOUNTS, mounted
+from layer45.rules.mounts import MOUNTS, mounted, shows_root
 
 USUAL_MOUNT = Path("/sys/fs/cgroup")
 
 
 def mount_point(mounts: Path = MOUNTS) -> Path:
-    """Root of the cgroup v2 tree. Raises RulesError where none is mounted."""
-    for path in mounted("cgroup2", mounts):
-        return path
+    """Root of the cgroup v2 tree. Raises RulesError where none is, or that of a namespace around ours.
+
+    The kernel takes a rule's path to begin at the root of our cgroup namespace.
+    """
+    found = mounted("cgroup2", mounts)
+    for path in found:
+        if shows_root(path):
+            return path
+    if found:
+        mend = f"expected its root; run: umount {found[0]}; mount -t cgroup2 none {found[0]}"
+        raise RulesError(f"{found[0]} does not show the cgroups of this cgroup namespace; {mend}")
     raise RulesError(f"no cgroup v2 tree in {mounts}; expected one, usually at {USUAL_MOUNT}")
 
 

@@ -127,6 +127,6 @@ def test_a_fork_storm(hosts: Hosts, tmp_path: Path) -> None:
         assert looker.slowest < 2, looker.slowest
         assert after[0] == before[0] and after[1] < before[1] + 8000, (before, after)
         print(
-        print(f"{count} processes, {looker.answers} answers in {looker.slowest:.2f} s, {before} {after}")
+            print(f"{count} processes, {looker.answers} answers in {looker.slowest:.2f} s, {before} {after}")
         )
         assert_balanced(stats(a))
