@@ -142,6 +142,7 @@ class Daemon:
         self._disabling.put_back(self._engine)
         warnings = [*plan.warnings, *self._life_cycle.follow_files(plan.states)]
         self._adopt(plan, warnings)
+        warnings += self._following.missing()  # which were told in the log
         return {"generation": self.generation, "policies": len(plan.chains), "warnings": warnings}
 
     def change_state(self, name: str, command: Command) -> dict[str, Any]:
@@ -275,7 +276,7 @@ class Daemon:
             "rules": {"backend": self._rules.name, "owner": self.plan.rules.owner},
             "tagger": dict(zip(("on", "reason"), self._tagged, strict=True)),
             "last_reload": self._last_reload,
-            "warnings": list(self.plan.warnings),
+            "warnings": [*self.plan.warnings, *self._following.missing()],
         }
 
     def _policy_states(self) -> list[dict[str, Any]]:

@@ -38,6 +38,16 @@ class Following:
             self._log.info(f"{what} were found anew")
             self._tell(what, missing())
 
+    def missing(self) -> list[str]:
+        """A line for each that the host does not have."""
+        return [
+            *(
+                f"cgroup {path}: is not there now, so nobody is in it"
+                for path in self._rules.missing_cgroups()
+            ),
+            *(f"program {path}: is not there now" for path in self._rules.missing_programs()),
+        ]
+
     def _tell(self, what: str, missing: list[str]) -> None:
         if missing:
             self._log.warning(f"{what} that policies name are missing", paths=",".join(missing))

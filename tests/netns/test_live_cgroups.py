@@ -52,6 +52,8 @@ def test_a_service_that_is_not_there_comes_ends_and_comes_again(hosts: Hosts, tm
             Actor(hosts.a, interpreter(tmp_path, "server")) as server,
         ):
             assert f'event="cgroups that policies name are missing" paths={path}' in a.log.read_text()
+            line = f"cgroup {path}: is not there now, so nobody is in it"
+            assert line in a.ask("status")["warnings"]
             assert not is_customized(sink, server)
             for times in (1, 3):
                 directory.mkdir()
@@ -63,7 +65,7 @@ def test_a_service_that_is_not_there_comes_ends_and_comes_again(hosts: Hosts, tm
                 found_anew(a, times + 1)
                 assert not is_customized(sink, server)
             assert a.ask("status")["generation"] == 1
-            hosts.a.run(a.command("reload"))  # which refuses nothing for it
+            assert line in hosts.a.run(a.command("reload")).stderr  # which refuses nothing for it
 
 
 def test_unless_a_cgroup_that_is_not_there(hosts: Hosts, tmp_path: Path) -> None:
