@@ -29,7 +29,7 @@ class StandInRules:
         return False
 
     def missing_programs(self) -> list[str]:
-        return ["/opt/phone"]
+        return ["/usr/bin/phone"]
 
 
 def events(following: Following) -> list[tuple[str, str]]:
@@ -68,9 +68,9 @@ def test_missing_ones_are_lines_for_people() -> None:
     _, following = followed()
     assert following.missing() == [
         "cgroup system.slice/x.service: is not there now, so nobody is in it",
-        "program /opt/phone: is not there now",
+        "program /usr/bin/phone: is not there now",
     ]
     logs: list[Any]
     with capture_logs() as logs:
         following.tell_missing()
-    assert [each["paths"] for each in logs] == ["system.slice/x.service", "/opt/phone"]
+    assert [each["paths"] for each in logs] == ["system.slice/x.service", "/usr/bin/phone"]
