@@ -23,7 +23,7 @@ from .topology import Hosts
 
 pytestmark = pytest.mark.root
 
-SECONDS, A_SECOND = 4, 200
+SECONDS, A_SECOND = 3, 200
 # Each child exits with 0 when its first datagram came back; the numbers of those that run stand in a file.
 STORM = """
 failed = count = 0
@@ -125,7 +125,7 @@ def test_a_fork_storm(hosts: Hosts, tmp_path: Path) -> None:
         assert counters(b, "server", "tag")["unmarked"] == counters(a, "client", "tag")["unmarked"] == 0
         assert looker.wrong == [] and looker.answers > 10
         assert looker.slowest < 2, looker.slowest
-        assert after[0] == before[0] and after[1] < before[1] + 8000, (before, after)
+        assert after[0] <= before[0] + 2 and after[1] < before[1] + 8000, (before, after)
         print(
             print(f"{count} processes, {looker.answers} answers in {looker.slowest:.2f} s, {before} {after}")
         )
