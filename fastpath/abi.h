@@ -22,7 +22,8 @@ typedef enum {
     L45_REWRITTEN, /* changed in place, through the edits of packet.pxd */
     L45_DROP,
     L45_HOLD,      /* kept by the module, which called host->hold first */
-    L45_ERROR      /* could not do its work: the policy's on_failure decides */
+    L45_ERROR      /* could not do its work: the policy's on_failure decides. Never for what a peer sent: that is a DROP
+                    * or a PASS. A chain that fails for most of what it sends is disabled. */
 } l45_verdict;
 
 enum { L45_EGRESS = 0, L45_INGRESS = 1 };
@@ -154,7 +155,7 @@ typedef struct l45_ops {
     uint32_t struct_bytes;     /* sizeof(l45_ops) */
     uint32_t instance_bytes;
     uint32_t flow_state_bytes;
-    /* Cold. 0, or -1 with one line in error. instance comes zeroed. */
+    /* Cold. 0, or -1 with one line in error. instance comes zeroed. Without the interpreter lock; may take its time. */
     int (*configure)(void *instance, const l45_param *params, size_t count, char *error, size_t error_bytes);
     void (*release)(void *instance);     /* may be NULL; undoes configure */
     int (*flow_open)(l45_context *);     /* may be NULL; 0, or -1: the packet is an ERROR */

@@ -197,6 +197,9 @@ cdef bint _takes_answer(l45_worker *worker, l45_entry *entry, l45_connection *co
     connection.first[L45_INGRESS] = tcp_sequence(packet) + 1
     connection.scale[L45_INGRESS] = _scale(packet)
     _decide(worker, entry, connection, mirrors and connection.offered)
+    if entry.phase != PHASE_CUSTOMIZED and mirrors and connection.offered:  # as the peer thinks it is
+        worker.counters[COUNT_CONNECTIONS_REFUSED] += 1
+        return False
     return True
 
 

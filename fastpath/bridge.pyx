@@ -24,6 +24,8 @@ from layer45.fastpath.tcp cimport (
 )
 
 import ipaddress
+import threading
+import traceback
 
 from layer45.fastpath.chain import InstanceSpec
 
@@ -231,11 +233,11 @@ cdef l45_verdict _call(l45_context *context, l45_packet *packet, str direction) 
     l45_running_counters = context.counters
     try:
         getattr(module, direction)(view)
-    except KeyboardInterrupt:
-        PyErr_SetInterrupt()  # no exception leaves here: whoever looks for signals next raises it
-        return L45_ERROR
-    except BaseException:
-        _report(module, direction)
+    except BaseException as error:
+        if is_interrupt(error):
+            PyErr_SetInterrupt()  # no exception leaves here: whoever looks for signals next raises it
+        else:
+            _report(module, direction, error)
         return L45_ERROR
     finally:
         l45_running_counters = before
@@ -246,14 +248,34 @@ cdef l45_verdict _call(l45_context *context, l45_packet *packet, str direction) 
     return L45_REWRITTEN if packet.flags & L45_EDITED else L45_PASS
 
 
-_reported = set()
+_reported = {}  # by class and direction: the last fault
 
 
-def _report(module, direction):
+def last_fault(module) -> str:
+    """What a module written in Python raised last, in one line; empty: nothing, or it is not written in Python."""
+    said = [_reported[key] for key in ((type(module), "egress"), (type(module), "ingress")) if key in _reported]
+    return said[0] if said else ""
+
+
+def is_interrupt(error) -> bool:
+    """Whether the user wants to end the program. Only the main thread hears of that: elsewhere, a module made it up."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
+def _said(error) -> str:
+    """An error in one line, whatever its class makes of that."""
+    try:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception:
+        return type(error).__name__
+
+
+def _report(module, direction, error):
     """Logs the first fault of each class and direction; all are counted by the engine."""
     kind = (type(module), direction)
-    if kind not in _reported:
-        _reported.add(kind)
+    known = kind in _reported
+    _reported[kind] = _said(error)
+    if not known:
         _log.exception("%s.%s failed; further faults are only counted", type(module).__module__, direction)
 
 
@@ -302,6 +324,12 @@ cdef object _capsule(unsigned int directions):
 _CAPSULES = [_capsule(directions) for directions in range(4)]
 
 
+def _place(error) -> str:
+    """Where it was raised, behind the first frame, which is ours."""
+    places = [f" ({frame.filename}:{frame.lineno})" for frame in traceback.extract_tb(error.__traceback__)[1:]]
+    return places.pop() if places else ""
+
+
 def python_instance(name, module_class, parameters, counters, directions=("egress", "ingress")):
     """An InstanceSpec that runs a Python class.
 
@@ -313,7 +341,9 @@ def python_instance(name, module_class, parameters, counters, directions=("egres
         raise ValueError(f"module {name}: class Module has neither egress nor ingress")
     try:
         module = module_class(dict(parameters), Counter(counters))
-    except Exception as error:
-        raise ValueError(f"module {name}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # whatever foreign code raises, SystemExit too, is a refusal
+        if is_interrupt(error):
+            raise
+        raise ValueError(f"module {name}: {_said(error)}{_place(error)}") from error
     address = [("module", id(module))]
     return InstanceSpec(name, _CAPSULES[has], address, counters, directions, owner=module)

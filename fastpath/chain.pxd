@@ -1,4 +1,4 @@
-"""A policy's chain as the engine runs it: immutable once published, but for its counters and reference count."""
+"""A policy's chain as the engine runs it: immutable once published, but for counters, references, and `disabled`."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -15,13 +15,26 @@ cdef enum:
     CHAIN_INGRESS_PACKETS
     CHAIN_EGRESS_BYTES
     CHAIN_INGRESS_BYTES
+    CHAIN_EGRESS_FAILED
+    CHAIN_INGRESS_FAILED
+    CHAIN_BEGUN_SENT
+    CHAIN_BEGUN_FAILED
+    CHAIN_BYPASSED
     CHAIN_COUNTERS
+
+# What an instance did wrong, behind its own counters.
+cdef enum:
+    FAULT_ERROR     # answered ERROR
+    FAULT_UNSET     # gave no verdict, or held what it did not take
+    FAULT_FLOW      # did not open a flow
+    FAULTS
 
 cdef struct l45_instance:
     const l45_ops *ops
     void *memory
     uint32_t state_offset       # in the flow's block
     uint32_t counter_offset
+    uint32_t fault_offset
     uint8_t runs[2]             # by direction
     const l45_stream *stream    # of a stream module: what it does to TCP; else NULL
     uint32_t stage              # its place among the chain's stages
@@ -37,8 +50,10 @@ cdef struct l45_chain:
     uint32_t counter_count
     uint64_t **counters         # [worker][counter]
     int64_t flows               # atomic: entries of all workers that point here
+    uint32_t growth_bytes       # how much longer egress makes a packet at most
     uint32_t emits_bytes        # how much longer packets that egress makes may be than the longest one it lets go
     uint8_t transports
+    uint8_t disabled            # atomic: failed too often; packets go round it as if it failed for each
     uint8_t whole_payload       # needs every byte of the packet
     uint8_t fail_closed
     uint8_t signal_mtu          # answer growth beyond the MTU instead of allowing fragments

@@ -15,15 +15,22 @@ from layer45.fastpath.timer cimport l45_timer
 cdef extern from *:
     """
     #define l45_count(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
+    #define l45_set(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)
     """
     int64_t load_count "l45_count"(int64_t *)
+    void set_flag "l45_set"(uint8_t *, uint8_t)
+    uint8_t load_flag "l45_count"(uint8_t *)
 
 cdef enum:
     ERROR_BYTES = 256
     STATE_ALIGNMENT = 16
     SMALLEST_SEGMENT_BYTES = 88  # Linux ignores a smaller MSS
 
-CHAIN_COUNTER_NAMES = ("egress_packets", "ingress_packets", "egress_bytes", "ingress_bytes")
+CHAIN_COUNTER_NAMES = (
+    "egress_packets", "ingress_packets", "egress_bytes", "ingress_bytes", "egress_failed", "ingress_failed",
+    "begun_sent", "begun_failed", "bypassed",
+)
+FAULT_NAMES = ("errors", "unset", "flows_refused")  # in the order of chain.pxd
 _TRANSPORTS = {"udp": TRANSPORT_UDP, "tcp": TRANSPORT_TCP}
 
 
@@ -49,6 +56,14 @@ class InstanceSpec:
         self.directions = frozenset(directions)
         self.owner = owner
         self.growth = growth
+
+
+class Refused(ValueError):
+    """An instance cannot be made. place: where it stands in the chain, from 0."""
+
+    def __init__(self, place, text):
+        super().__init__(text)
+        self.place = place
 
 
 class Choice(str):
@@ -146,7 +161,8 @@ cdef class Chain:
 
     def __init__(self, uint32_t class_id, str policy, specs, *, transports=("udp",), uint32_t workers=1,
                  bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False,
-                 bint makes=False, uint32_t emits_bytes=0, negotiates=None, uint32_t header_growth=0):
+                 bint makes=False, uint32_t emits_bytes=0, negotiates=None, uint32_t header_growth=0,
+                 uint32_t growth_bytes=0):
         self.policy = policy
         self.modules = tuple(spec.name for spec in specs)
         self.counter_names = tuple(spec.counters for spec in specs)
@@ -160,13 +176,17 @@ cdef class Chain:
         self.chain.sticky = sticky
         self.chain.emits_bytes = emits_bytes
         self.chain.header_growth = header_growth
+        self.chain.growth_bytes = growth_bytes
         self.chain.instances = <l45_instance *> calloc(max(1, len(specs)), sizeof(l45_instance))
         if self.chain.instances == NULL:
             raise MemoryError
         self.chain.flow_bytes = _aligned(len(specs) * sizeof(l45_timer))
         self.chain.counter_count = CHAIN_COUNTERS
-        for spec in specs:
-            self._add(spec)
+        for place, spec in enumerate(specs):
+            try:
+                self._add(spec)
+            except ValueError as error:
+                raise Refused(place, str(error)) from error
         if makes:
             self.chain.template_offset = self.chain.flow_bytes
             self.chain.flow_bytes += _aligned(sizeof(l45_template))
@@ -221,7 +241,8 @@ cdef class Chain:
         instance.state_offset = self.chain.flow_bytes
         instance.counter_offset = self.chain.counter_count
         self.chain.flow_bytes += _aligned(ops.flow_state_bytes)
-        self.chain.counter_count += <uint32_t> len(spec.counters)
+        instance.fault_offset = self.chain.counter_count + <uint32_t> len(spec.counters)
+        self.chain.counter_count = instance.fault_offset + FAULTS
         self.chain.count += 1
 
     cdef void _add_stage(self, l45_instance *instance, const l45_stream *stream, tuple growth) except *:
@@ -244,7 +265,8 @@ cdef class Chain:
         try:
             for place, (name, value) in enumerate(spec.parameters):
                 _fill_parameter(&parameters[<size_t> place], name, value, keep)
-            result = ops.configure(memory, parameters, count, error, ERROR_BYTES)
+            with nogil:  # however long it takes, other threads go on
+                result = ops.configure(memory, parameters, count, error, ERROR_BYTES)
         finally:
             free(parameters)
         if result != 0:
@@ -281,9 +303,41 @@ cdef class Chain:
         instances = []
         for module, names in zip(self.modules, self.counter_names):
             instances.append({"module": module, "counters": dict(zip(names, totals[at:at + len(names)]))})
-            at += len(names)
+            at += len(names) + FAULTS
         result["instances"] = instances
         return result
+
+    def faults(self) -> list[dict]:
+        """What each instance did wrong so far, over all workers: FAULT_NAMES → how often."""
+        cdef uint32_t at
+        return [
+            {name: self._total(self.chain.instances[at].fault_offset + kind) for kind, name in enumerate(FAULT_NAMES)}
+            for at in range(self.chain.count)
+        ]
+
+    @property
+    def instance_owners(self) -> tuple:
+        """Of each instance, its spec's owner."""
+        return tuple([owner for _, owner in self.owners])
+
+    @property
+    def fail_closed(self) -> bool:
+        """Whether packets for which the chain fails are dropped."""
+        return self.chain.fail_closed != 0
+
+    @property
+    def negotiates(self) -> bool:
+        """Whether the peer of a TCP connection must run the mirror of this chain."""
+        return self.chain.negotiates != 0
+
+    @property
+    def disabled(self) -> bool:
+        """Whether packets go round the chain, and are treated as if it failed for each. Set it from any thread."""
+        return load_flag(&self.chain.disabled) != 0
+
+    @disabled.setter
+    def disabled(self, bint value) -> None:
+        set_flag(&self.chain.disabled, value)
 
     cdef uint64_t _total(self, uint32_t counter):
         cdef uint64_t total = 0

@@ -18,6 +18,8 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("not_owned", "packets resumed, discarded or held by a module that could not (a fault in the module)"),
     ("failed_open", "packets of open policies passed uncustomized after a failure"),
     ("failed_closed", "packets of closed policies dropped after a failure"),
+    ("disabled_passed", "packets of open policies passed as they are: their chain failed too often, and is disabled"),
+    ("disabled_dropped", "packets of closed policies dropped: so"),
     ("no_class", "packets whose mark names no policy of ours, passed"),
     ("short", "packets shorter than their headers, passed"),
     ("malformed", "packets with a length or version that lies, passed"),

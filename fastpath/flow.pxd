@@ -45,6 +45,7 @@ cdef struct l45_entry:
     uint64_t bytes[2]
     uint32_t next_sequence
     uint32_t closed             # instances in front of this one have had their flow_close
+    uint8_t came                # its first packet did: another host began it
     uint8_t phase
     uint8_t ages                # its list in the order of use
     l45_chain *chain

@@ -8,7 +8,8 @@ from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.flow cimport l45_entry
 from layer45.fastpath.timer cimport l45_timer
 
-# The packet's flow, opened if it is new or if its policy has another chain now; NULL when a module refused it.
+# The packet's flow, opened if it is new or if its policy has another chain now; NULL when a module refused it,
+# or a TCP connection finds no room in the map of known ones and must not go on without.
 cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *packet) noexcept nogil
 # Of a connection that keeps its chain though its policy is gone; else NULL.
 cdef l45_chain *flow_chain(l45_worker *worker, const l45_packet *packet) noexcept nogil

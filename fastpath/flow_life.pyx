@@ -4,11 +4,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from layer45.fastpath.abi cimport L45_EGRESS, L45_INGRESS, l45_context, l45_flow_key, l45_packet
-from layer45.fastpath.chain cimport l45_chain
+from layer45.fastpath.chain cimport FAULT_FLOW, l45_chain
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
     COUNT_CONNECTIONS_LOST, COUNT_CONNECTIONS_UNSEEN, COUNT_FLOWS_CLOSED, COUNT_FLOWS_EVICTED, COUNT_FLOWS_IDLE,
-    COUNT_FLOWS_OPENED,
+    COUNT_FLOWS_OPENED, COUNT_MODULE_ERRORS,
 )
 from layer45.fastpath.flow cimport (
     AGES_BRIEF, AGES_TCP, PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, PHASE_OPENING, connection_of,
@@ -41,8 +41,14 @@ cdef l45_entry *flow_of(l45_worker *worker, l45_chain *chain, const l45_packet *
             return entry
         flow_close(worker, entry, COUNT_FLOWS_CLOSED)
     entry = _open(worker, chain, &key, hash)
-    if entry != NULL and chain.negotiates and packet.protocol == PROTOCOL_TCP:
-        _connect(worker, entry, tcp_flags(packet) & TCP_SYN)
+    if entry == NULL:
+        worker.counters[COUNT_MODULE_ERRORS] += 1
+        return NULL
+    entry.came = packet.direction == L45_INGRESS
+    if chain.negotiates and packet.protocol == PROTOCOL_TCP \
+            and not _connect(worker, entry, tcp_flags(packet) & TCP_SYN):
+        flow_close(worker, entry, COUNT_FLOWS_CLOSED)
+        return NULL
     return entry
 
 
@@ -61,20 +67,26 @@ cdef l45_entry *flow_again(l45_worker *worker, l45_chain *chain, l45_entry *entr
     return entry
 
 
-cdef void _connect(l45_worker *worker, l45_entry *entry, bint begins) noexcept nogil:
-    """The state of a TCP connection that needs the peer's agreement."""
+cdef bint _connect(l45_worker *worker, l45_entry *entry, bint begins) noexcept nogil:
+    """The state of a TCP connection that needs the peer's agreement. Without room in the map, it goes on alone.
+
+    False: which it must not.
+    """
     cdef l45_stage *stages = stages_of(entry)
     cdef uint32_t at
     for at in range(entry.chain.stages):
         stages[at].ways[L45_EGRESS].fin = NO_FIN
         stages[at].ways[L45_INGRESS].fin = NO_FIN
+    worker.counters[COUNT_CONNECTIONS_UNSEEN] += not begins
     if begins and entry.chain.stages and known_add(&worker.known, &entry.key) != 0:
+        if entry.chain.strict or entry.chain.fail_closed:
+            return False
         begins = False
     entry.phase = PHASE_OPENING if begins else PHASE_ALONE
     if not begins and entry.chain.stages and known_is_customized(&worker.known, &entry.key):
         entry.phase = PHASE_LOST
-    worker.counters[COUNT_CONNECTIONS_UNSEEN] += not begins
     flow_set_ages(&worker.flows, entry, AGES_BRIEF)
+    return True
 
 
 cdef l45_entry *_open(l45_worker *worker, l45_chain *chain, const l45_flow_key *key, uint64_t hash) noexcept nogil:
@@ -105,6 +117,7 @@ cdef bint _open_modules(l45_worker *worker, l45_entry *entry) noexcept nogil:
         if entry.chain.instances[at].ops.flow_open != NULL:
             enter(&context, worker, entry, at)
             if entry.chain.instances[at].ops.flow_open(&context) != 0:
+                entry.chain.counters[worker.index][entry.chain.instances[at].fault_offset + FAULT_FLOW] += 1
                 _close_modules(worker, entry, at)
                 _forget(worker, entry, COUNT_FLOWS_CLOSED)
                 return False

@@ -3,14 +3,13 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from layer45.fastpath.abi cimport (
-    L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_HOLD, L45_NEVER, L45_PARTIAL, L45_TRUNCATED,
+    L45_ABI_VERSION, L45_DROP, L45_EDITED, L45_EGRESS, L45_ERROR, L45_NEVER, L45_PARTIAL, L45_TRUNCATED,
     l45_context, l45_flow_key, l45_host, l45_packet, l45_verdict,
 )
 from layer45.fastpath.arena cimport arena_give, arena_take
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport (
     COUNT_CLONES, COUNT_CLONES_ENDED, COUNT_HELD, COUNT_MEMORY_EMPTY, COUNT_NOT_OWNED, COUNT_POOL_EMPTY,
-    COUNT_UNSET_VERDICTS,
 )
 from layer45.fastpath.flow cimport flow_find, flow_hash, l45_entry
 from layer45.fastpath.flow_life cimport enter
@@ -87,9 +86,6 @@ cdef void owned_go_on(l45_worker *worker, l45_owned *owned) noexcept nogil:
     verdict = worker.run(worker, &owned.carrier, entry, <int64_t> owned.index + step)
     if owned.serial != serial:
         return
-    if verdict == L45_HOLD:
-        worker.counters[COUNT_UNSET_VERDICTS] += 1
-        verdict = L45_ERROR
     if verdict == L45_ERROR and owned.carrier.packet.origin == ORIGIN_CLONE:
         verdict = L45_DROP
     _finish(worker, owned, worker.settle(worker, &owned.carrier, entry, verdict))

@@ -15,10 +15,12 @@ from layer45.fastpath.abi cimport (
 from layer45.fastpath.agree cimport agree_begins_anew, agree_is_brief
 from layer45.fastpath.arena cimport arena_end, arena_start
 from layer45.fastpath.chain cimport (
-    CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain, l45_class_table,
+    CHAIN_BEGUN_SENT, CHAIN_EGRESS_BYTES, CHAIN_EGRESS_PACKETS, TRANSPORT_TCP, TRANSPORT_UDP, ClassTable, l45_chain,
+    l45_class_table,
 )
 from layer45.fastpath.core cimport l45_worker
 from layer45.fastpath.counters cimport *
+from layer45.fastpath.failure cimport failed, flow_refused, go_round, goes_round, refused
 from layer45.fastpath.flow cimport (
     AGES_BRIEF, AGES_TCP, PHASE_NONE, flow_idle, flow_oldest, flow_set_ages, flow_touch, flows_end, flows_start,
     l45_entry,
@@ -32,7 +34,7 @@ from layer45.fastpath.owned cimport (
 )
 from layer45.fastpath.packet cimport (
     PARSE_FRAGMENT, PARSE_MALFORMED, PARSE_OTHER_PROTOCOL, PARSE_SHORT, PARSED, PROTOCOL_TCP, SMALLEST_IPV6_MTU,
-    allow_fragments, parse, parse_result, seal,
+    allow_fragments, parse, parse_result, payload_bytes, seal,
 )
 from layer45.fastpath.pool cimport (
     ORIGIN_QUEUED, POOL_BUFFER_BYTES, gone, l45_carrier, l45_owned, pool_end, pool_start, serial_of,
@@ -158,15 +160,16 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
     if not chain.transports & (TRANSPORT_TCP if packet.protocol == PROTOCOL_TCP else TRANSPORT_UDP):
         worker.counters[COUNT_OTHER_PROTOCOL] += 1
         return L45_PASS
+    if chain.disabled and goes_round(worker, chain, carrier):
+        return go_round(worker, chain, packet)
     if packet.flags & L45_TRUNCATED and chain.whole_payload and not (chain.negotiates and is_tcp(packet)):
         worker.counters[COUNT_TRUNCATED] += 1
-        return _failed(worker, chain)
+        return failed(worker, chain)
     entry = flow_of(worker, chain, packet)
     if entry != NULL and entry.phase != PHASE_NONE and agree_begins_anew(entry, carrier):
         entry = flow_again(worker, chain, entry, packet)
     if entry == NULL:
-        worker.counters[COUNT_MODULE_ERRORS] += 1
-        return _failed(worker, chain)
+        return flow_refused(worker, chain, packet)
     _count_flow(worker, entry, packet)
     if entry.phase != PHASE_NONE:
         return _outcome(worker, carrier, entry, _connected(worker, carrier, entry))
@@ -204,9 +207,6 @@ cdef inline l45_verdict _outcome(l45_worker *worker, l45_carrier *carrier, l45_e
     """The queued packet's verdict. Whether it was taken decides, whatever the module said."""
     if carrier.packet.origin != ORIGIN_QUEUED:
         return L45_HOLD
-    if verdict == L45_HOLD:
-        worker.counters[COUNT_UNSET_VERDICTS] += 1
-        verdict = L45_ERROR
     return _settle(worker, carrier, entry, verdict)
 
 
@@ -218,6 +218,7 @@ cdef inline void _count_flow(l45_worker *worker, l45_entry *entry, l45_packet *p
     counters[CHAIN_EGRESS_PACKETS + packet.direction] += 1
     counters[CHAIN_EGRESS_BYTES + packet.direction] += packet.wire_bytes
     if packet.direction == L45_EGRESS:
+        counters[CHAIN_BEGUN_SENT] += not entry.came
         packet.sequence = entry.next_sequence
         entry.next_sequence += 1
 
@@ -234,11 +235,14 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
     cdef l45_verdict verdict
     cdef int64_t step = 1 if packet.direction == L45_EGRESS else -1
     cdef uint32_t serial = serial_of(carrier)
+    cdef bint numbers_only = chain.disabled and entry.phase != PHASE_NONE  # for what closes the connection
+    if numbers_only and payload_bytes(packet):
+        return L45_ERROR
     while 0 <= at < <int64_t> chain.count:
         if chain.instances[at].stream != NULL and is_tcp(packet):
             if segment_stage(worker, entry, at, packet) == L45_DROP:
                 return L45_DROP
-        elif chain.instances[at].runs[packet.direction]:
+        elif chain.instances[at].runs[packet.direction] and not numbers_only:
             if at < entry.closed and chain.instances[at].ops.flow_close != NULL:
                 return L45_ERROR
             enter(&context, worker, entry, at)
@@ -247,18 +251,11 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
             else:
                 verdict = chain.instances[at].ops.ingress(&context, packet)
             if verdict != L45_PASS and verdict != L45_REWRITTEN:
-                return _refused(worker, verdict)
+                return refused(worker, entry, at, carrier, serial, verdict)
             if gone(carrier, serial):
                 return L45_HOLD
         at += step
     return L45_PASS
-
-
-cdef l45_verdict _refused(l45_worker *worker, l45_verdict verdict) noexcept nogil:
-    if verdict == L45_DROP or verdict == L45_HOLD:
-        return verdict
-    worker.counters[COUNT_MODULE_ERRORS if verdict == L45_ERROR else COUNT_UNSET_VERDICTS] += 1
-    return L45_ERROR
 
 
 cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *entry,
@@ -267,7 +264,7 @@ cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *en
     cdef l45_chain *chain = entry.chain
     cdef uint32_t before_bytes = carrier.packet.wire_bytes
     if verdict == L45_ERROR:
-        return L45_DROP if segment_failed(worker, entry) else _failed(worker, chain)
+        return L45_DROP if segment_failed(worker, entry) else failed(worker, chain)
     if verdict == L45_DROP:
         return L45_DROP
     if not carrier.packet.flags & L45_EDITED:
@@ -306,15 +303,6 @@ cdef l45_verdict _grown(l45_worker *worker, l45_chain *chain, l45_carrier *carri
         worker.counters[COUNT_FRAGMENTATION_ALLOWED] += 1
         allow_fragments(packet, <uint16_t> worker.identification)
     return L45_REWRITTEN
-
-
-cdef l45_verdict _failed(l45_worker *worker, const l45_chain *chain) noexcept nogil:
-    """The policy's on_failure for one packet; an open one sends the original bytes."""
-    if chain.fail_closed:
-        worker.counters[COUNT_FAILED_CLOSED] += 1
-        return L45_DROP
-    worker.counters[COUNT_FAILED_OPEN] += 1
-    return L45_PASS
 
 
 # --- the control plane's view -----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What the modules of a chain declare, summed over the chain; and the reasons why a chain cannot work."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2s
 
@@ -18,11 +18,15 @@ PAYLOAD_ROOM = {("ipv4", "udp"): 1472, ("ipv6", "udp"): 1452, ("ipv4", "tcp"): 1
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """A module with validated parameters, in one place of one chain. directions: those it runs in."""
+    """A module with validated parameters, in one place of one chain. directions: those it runs in.
+
+    place: where it is written.
+    """
 
     module: Module
     values: dict[str, object]
     directions: frozenset[str]
+    place: Place | None = field(default=None, compare=False, repr=False)
 
     @property
     def stream_growth(self) -> tuple[int, int]:

@@ -58,7 +58,7 @@ def _link(entry: ChainEntry, index: ModuleIndex, problems: Problems) -> Link | N
     values = module.manifest.read_values(entry.parameters, entry.place, found)
     problems.extend(found)
     directions = entry.directions & set(module.manifest.directions)
-    return None if found else Link(InstancePlan(module, values, directions), entry.place)
+    return None if found else Link(InstancePlan(module, values, directions, entry.place), entry.place)
 
 
 def _report_missing_module(entry: ChainEntry, index: ModuleIndex, problems: Problems) -> None:

@@ -145,7 +145,7 @@ class ControlServer:
             return encode(Reply(ok=False, problems=[f"not a request: {error}"]))
         except Layer45Error as error:
             return encode(Reply(ok=False, problems=problems_of(error)))
-        except Exception:
+        except BaseException:  # SystemExit, too: what a request runs into does not end the daemon
             self._log.exception("request failed")
             return encode(Reply(ok=False, problems=["the daemon could not answer; its log says why"]))
 

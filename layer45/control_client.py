@@ -30,7 +30,9 @@ def ask(path: Path, request: Request, configuration: Path, time_out_s: float = T
     except PermissionError:
         raise Layer45Error(f"{path}: permission denied: be root, or in group layer45") from None
     except TimeoutError:
-        raise Layer45Error(f"{path}: the daemon did not answer in {time_out_s:g} s") from None
+        raise Layer45Error(
+            f"{path}: the daemon did not answer in {time_out_s:g} s; it may be at it still"
+        ) from None
     except msgspec.DecodeError:
         raise Layer45Error(
             f"{path}: the daemon's answer is not one of ours; is another program there?"

@@ -2,8 +2,9 @@
 
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
              → sockets that are open (apply_now)
-    reload:  plan → cgroups → map → engine.apply → rules → engine.retire → tagger → sockets that are open;
-             a change of a policy's state, and the first program that a policy's `exec` starts, too
+    reload:  plan → chains → cgroups → map → engine.apply → rules → engine.retire → tagger
+             → sockets that are open; a change of a policy's state, and the first program that a policy's
+             `exec` starts, too
     stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
 
 Rules come after the queues they lead to and go before them: no packet is sent to a queue that nobody reads.
@@ -23,7 +24,9 @@ from layer45.attach import Done, attach, detach
 from layer45.cgroups import Cgroups
 from layer45.control_messages import MOST_FLOWS
 from layer45.daemon_parts import Engine, Parts, Rules
+from layer45.disabling import Disabling
 from layer45.errors import Layer45Error
+from layer45.following import Following
 from layer45.life_cycle import STATES, Command, LifeCycle
 from layer45.loader import Plan, with_exec, with_states
 from layer45.lock import DaemonLock
@@ -42,6 +45,11 @@ POLICY_HELP = {
     "egress_bytes": "their bytes",
     "ingress_packets": "of them, for this host",
     "ingress_bytes": "their bytes",
+    "egress_failed": "packets sent that a module failed: what became of them, on_failure said",
+    "ingress_failed": "packets for this host, so",
+    "begun_sent": "packets sent in flows that this host began",
+    "begun_failed": "of them, those that a module failed: error_threshold is about these",
+    "bypassed": "packets that went round the chain, for the policy is disabled: so, too",
 }
 
 
@@ -64,6 +72,8 @@ class Daemon:
         self._engine: Engine
         self._rules: Rules
         self._cgroups: Cgroups
+        self._disabling: Disabling
+        self._following: Following
 
     # ---- life
 
@@ -78,11 +88,13 @@ class Daemon:
             plan = with_exec(everything, self._cgroups.populated(everything.policies))
             self._prepare_cgroups(plan)
             self._rules = self._parts.rules(plan.settings)
+            self._following = Following(self._rules, self._log)
             check_queues_free(plan)
             undo.callback(self._rules.release, plan.rules.owner)
             known = self._rules.prepare(plan.rules)
             self._take_over(plan)
             self._engine = self._parts.engine(plan.settings)
+            self._disabling = Disabling(plan.settings.error_threshold, self._log)
             undo.callback(self._engine.stop)
             self._engine.apply(plan, known)
             undo.callback(self._take_down, plan)
@@ -130,8 +142,10 @@ class Daemon:
             self._log.error("reload failed; nothing changed", problems=str(error).splitlines())
             raise
         self._last_reload = {"time": time.time(), "ok": True, "problems": []}
+        self._disabling.put_back(self._engine)
         warnings = [*plan.warnings, *self._life_cycle.follow_files(plan.states)]
         self._adopt(plan, warnings)
+        warnings += self._following.missing()  # which were told in the log
         return {"generation": self.generation, "policies": len(plan.chains), "warnings": warnings}
 
     def change_state(self, name: str, command: Command) -> dict[str, Any]:
@@ -153,10 +167,13 @@ class Daemon:
             self._life_cycle.follow_command(name, state)
             self._log.info("state changed", policy=name, state=state, before=before.states[name])
             self._adopt(plan, [each for each in plan.warnings if each not in before.warnings])
-        return {"policy": name, "state": state, "generation": self.generation, "changed": changes}
+        back = self._disabling.put_back(self._engine, name)
+        changed = changes or back
+        return {"policy": name, "state": state, "generation": self.generation, "changed": changed}
 
     def _switch(self, plan: Plan) -> None:
         """New queues and chains first, then the rules that lead to them, then the old queues go."""
+        self._engine.build(plan)  # first of all: a module that refuses must find everything as it was
         with ExitStack() as undo:
             undo.callback(self._keep_cgroups, self.plan)
             self._prepare_cgroups(plan)
@@ -173,7 +190,7 @@ class Daemon:
         self._tagged = on, reason = self._rules.tag(plan.rules)
         if reason:
             self._log.warning(f"{'some ' if on else ''}sockets are not tagged", reason=reason)
-        self._tell_missing()
+        self._following.tell_missing()
         self._apply_now(plan)
 
     def _apply_now(self, plan: Plan) -> None:
@@ -184,16 +201,9 @@ class Daemon:
         if done.sockets:
             self._log.info("open sockets are tagged", processes=done.processes, sockets=done.sockets)
 
-    def _tell_missing(self) -> None:
-        missing = self._rules.missing_programs()
-        if missing:
-            self._log.warning("programs that policies name are missing", paths=",".join(missing))
-
-    def find_programs(self) -> None:
-        """Executables may come with a package, or be replaced by another version of it."""
-        if self._rules.find_programs():
-            self._log.info("programs were found anew")
-            self._tell_missing()
+    def follow_host(self) -> None:
+        """What policies name of the host comes and goes."""
+        self._following.look()
 
     def _back_to(self, plan: Plan) -> None:
         self._engine.apply(plan, self._rules.prepare(plan.rules))
@@ -227,7 +237,9 @@ class Daemon:
             plan = with_exec(self.plan, {*self.plan.executed, name})
             self._switch(plan)
             self.plan = plan
-        return {"cgroup": self._cgroups.prepare(name), "namespace": network_namespace()}
+        cgroup = self._cgroups.prepare(name)
+        self._rules.find_cgroups()  # it may be a new one: rules know it before its program starts
+        return {"cgroup": cgroup, "namespace": network_namespace()}
 
     def attach(self, name: str, pid: int) -> dict[str, Any]:
         """Open sockets of a process get the policy, if it selects them. Raises Layer45Error."""
@@ -275,7 +287,7 @@ class Daemon:
             "tagger": dict(zip(("on", "reason"), self._tagged, strict=True)),
             "last_reload": self._last_reload,
             "privileges": described(),
-            "warnings": list(self.plan.warnings),
+            "warnings": [*self.plan.warnings, *self._following.missing()],
         }
 
     def _policy_states(self) -> list[dict[str, Any]]:
@@ -284,11 +296,12 @@ class Daemon:
         policies = self.plan.policies
         names = (*chains, *(name for name in policies if name not in chains))
         return [
-            _policy_state(
-                policies[name], self._life_cycle.describe(name), chains.get(name), seen.get(name, {})
-            )
+            _policy_state(policies[name], self._standing(name), chains.get(name), seen.get(name, {}))
             for name in names
         ]
+
+    def _standing(self, name: str) -> dict[str, Any]:
+        return {**self._life_cycle.describe(name), "disabled": self._disabling.describe(name)}
 
     def stats(self) -> dict[str, Any]:
         """Every counter and ratio, with help: by its name, a module's by MODULE.NAME. See Engine.stats."""
@@ -323,6 +336,10 @@ class Daemon:
         for each in self._notices.take(self._engine.stats().get("policies", {})):
             self._log.warning("a module has something to tell", **asdict(each))
 
+    def look_for_failures(self) -> None:
+        """Disables policies whose chain fails too often."""
+        self._disabling.look(self._engine, self._rules.end)
+
     def end_lost_connections(self) -> None:
         """Closes what the engine has forgotten while it lived: nobody can translate it any more."""
         lost = self._engine.lost()
@@ -333,9 +350,9 @@ class Daemon:
         self._log.warning("customized connections were forgotten, and are closed", connections=closed)
 
     def fault(self) -> str:
-        """What makes going on pointless: a queue whose thread has died. Empty while all is well."""
-        dead = [queue for queue in self._engine.status().get("queues", []) if not queue.get("alive", True)]
-        return f"the worker of queue {dead[0]['number']} has died" if dead else ""
+        """What makes going on pointless: a queue whose thread has died; else empty. From any thread."""
+        dead = self._engine.dead_queue()
+        return "" if dead is None else f"the worker of queue {dead} has died"
 
 
 def _policy_state(

@@ -11,19 +11,20 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
+from layer45.chains import build_chain, tally
 from layer45.config import Settings
 from layer45.errors import Layer45Error
-from layer45.fastpath.bridge import python_instance
-from layer45.fastpath.chain import Chain, Choice, ClassTable, InstanceSpec
+from layer45.failures import ChainKey, Tally
+from layer45.fastpath.chain import Chain, ClassTable
 from layer45.fastpath.counters import COUNTERS
 from layer45.fastpath.queue import QueueLoop
 from layer45.fastpath.worker import Worker
-from layer45.loader import ChainPlan, InstancePlan, Plan, QueuePlan
+from layer45.loader import Plan, QueuePlan
 from layer45.privileges import keep_least
 from layer45.ratio import Ratios, with_ratios
 from layer45.rules.diversion import MarkLayout
@@ -32,60 +33,6 @@ KERNEL_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 SETTLE_S = 2.0  # how long apply waits for the workers to use what was published
 JOIN_S = 5.0
 ENDS = ("local", "remote")
-
-
-def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain:
-    """A policy's chain, ready to be published.
-
-    reference: the modules' plain-Python references stand in for their compiled code.
-    Raises Layer45Error when a module's code can't be loaded or refuses its parameters.
-    """
-    try:
-        return Chain(
-            plan.class_id,
-            plan.policy.name,
-            [instance_spec(each, reference) for each in plan.instances],
-            transports=plan.protocols,
-            workers=workers,
-            whole_payload=plan.reads == "payload",
-            fail_closed=plan.policy.on_failure == "closed",
-            signal_mtu=plan.policy.mtu == "signal",
-            negotiates=plan.digests,
-            header_growth=sum(each.header_growth for each in plan.instances),
-            emits_bytes=sum(each.module.manifest.emits_bytes for each in plan.instances),
-            makes=any("egress" in each.module.manifest.emits for each in plan.instances),
-        )
-    except ValueError as error:
-        raise Layer45Error(str(error)) from error
-
-
-def instance_spec(plan: InstancePlan, reference: bool = False) -> InstanceSpec:
-    """What a chain is made of. reference, and what is raised: as for build_chain."""
-    module = plan.module
-    manifest = module.manifest
-    counters = tuple(manifest.counters)
-    if manifest.language == "python" or reference:
-        return python_instance(module.name, _class_of(plan), plan.values, counters, plan.directions)
-    module.load_code()
-    values = [(name, _engine_value(plan, name)) for name in manifest.parameters]
-    return InstanceSpec(module.name, module.ops, values, counters, plan.directions, growth=plan.stream_growth)
-
-
-def _class_of(plan: InstancePlan) -> type:
-    module = plan.module
-    if module.manifest.language != "python":
-        return module.load_reference()
-    module.load_code()
-    assert module.python_class is not None
-    return module.python_class
-
-
-def _engine_value(plan: InstancePlan, name: str) -> object:
-    """A choice is given to compiled code with its position in the manifest's list."""
-    parameter, value = plan.module.manifest.parameters[name], plan.values[name]
-    if parameter.type == "choice":
-        return Choice(value, parameter.choices.index(str(value)))
-    return value
 
 
 class _Queue:
@@ -168,21 +115,31 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._queues: dict[int, _Queue] = {}
-        self._chains: dict[tuple[int, str], Chain] = {}
+        self._chains: dict[ChainKey, Chain] = {}
+        self._built: dict[ChainKey, Chain] = {}  # for the next plan
         self._ratios: dict[str, Ratios] = {}  # by module; of all plans so far, for flows keep their chain
         self._wanted: set[int] = set()
         self._past: Counter[str] = Counter()
+
+    def build(self, plan: Plan) -> None:
+        """Configures the modules of the plan's new chains, however long that takes; apply then uses them.
+
+        Raises Layer45Error; nothing has changed then, or otherwise.
+        """
+        had = {**self._built, **self._chains}
+        keys = [(each.class_id, each.text) for each in plan.chains]
+        self._built = {
+            key: had.get(key) or build_chain(each, self._settings.workers)
+            for key, each in zip(keys, plan.chains, strict=True)
+        }
 
     def apply(self, plan: Plan, known: int = -1) -> None:
         """Runs the plan's chains on the plan's queues. On Layer45Error all is as it was.
 
         known: the map that new queues' workers tell of connections; it outlives the engine. -1: none.
         """
-        chains = {
-            (each.class_id, each.text): self._chains.get((each.class_id, each.text))
-            or build_chain(each, self._settings.workers)
-            for each in plan.chains
-        }
+        self.build(plan)
+        chains, self._built = self._built, {}
         table = ClassTable(chains.values())
         opened = self._open(plan, known)
         for queue in (*self._queues.values(), *opened):
@@ -235,6 +192,10 @@ class Engine:
             self._past.update(queue.worker.counters())
             del self._queues[queue.number]
 
+    def dead_queue(self) -> int | None:
+        """A queue whose thread has died. From any thread."""
+        return next((queue.number for queue in list(self._queues.values()) if not queue.alive), None)
+
     def status(self) -> dict[str, Any]:
         """{"queues": [...]}: number, group, thread alive, packets waiting and dropped in the kernel."""
         kernel = _kernel_queues()
@@ -260,13 +221,25 @@ class Engine:
             total.update(queue.worker.counters())
         return total
 
-    def customized(self) -> set[bytes]:
-        """Keys of the live customized TCP connections, as the map of known connections has them."""
+    def tallies(self) -> list[Tally]:
+        """What each policy's chain has counted of its failures."""
+        return [tally(key, chain) for key, chain in self._chains.items()]
+
+    def disable(self, key: ChainKey, disabled: bool) -> None:
+        """Packets of the chain go round it, and on_failure decides; or no longer."""
+        self._chains[key].disabled = disabled
+
+    def customized(self, policies: Collection[str] | None = None) -> set[bytes]:
+        """Keys of the live customized TCP connections, as the map of known connections has them.
+
+        policies: only theirs.
+        """
+        classes = {chain.class_id for chain in self._chains.values() if policies and chain.policy in policies}
         return {
             b"".join((flow["local"][0], flow["remote"][0], *(flow[end][1].to_bytes(2) for end in ENDS)))
             for queue in self._queues.values()
             for flow in queue.worker.flows(self._settings.max_flows)
-            if flow["state"] == "customized"
+            if flow["state"] == "customized" and (policies is None or flow["class"] in classes)
         }
 
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]:

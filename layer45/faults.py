@@ -1,6 +1,7 @@
 """Faults of modules written in Python, as one line each; the engine logs them with their traceback."""
 
 import logging
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -30,5 +31,18 @@ def _line(record: logging.LogRecord) -> str:
         return record.getMessage()
     files = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".py")]
     place = f"{files[-1].filename}:{files[-1].lineno}: " if files else ""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{place}{record.getMessage()}: {reason}"
+    return f"{place}{record.getMessage()}: {one_line(error)}"
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether the user wants to end the program: only its main thread hears of that."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
+def one_line(error: BaseException) -> str:
+    """What foreign code raised: its class, and what it says of itself, if it can."""
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else error  # without the place
+        return " ".join(f"{type(error).__name__}: {text}".split())
+    except Exception:
+        return type(error).__name__

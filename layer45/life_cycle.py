@@ -55,7 +55,7 @@ class LifeCycle:
         standing = self._standings[name]
         return {
             "state": standing.state,
-            "state_since": _iso(standing.since),
+            "state_since": iso(standing.since),
             "state_source": standing.source,
         }
 
@@ -66,8 +66,9 @@ def _since(old: Standing | None, state: State, now: float) -> float:
 
 def _forgotten(name: str, standing: Standing, state: State | None) -> str:
     files = f"the files say {state}" if state else "the files do not have it any more"
-    return f'policy "{name}" was {standing.state} by command since {_iso(standing.since)}; {files}'
+    return f'policy "{name}" was {standing.state} by command since {iso(standing.since)}; {files}'
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
+    """A moment, in seconds of the clock, as everything that is shown has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

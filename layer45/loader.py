@@ -50,6 +50,7 @@ __all__ = [
     "with_states",
 ]
 
+KINDS_WITH_CONNECTIONS = 4  # of queues, each with workers of its own, whose connections are in the one map
 FLOWS: Mapping[State, Flows] = {"active": "any", "deprecated": "kept", "revoked": "ended"}
 
 
@@ -307,7 +308,7 @@ def _rules(settings: Settings, chains: Sequence[ChainPlan], executed: Collection
         owner_name(settings),
         settings.marks,
         tuple(diversions),
-        connections=settings.max_flows * settings.workers,
+        connections=settings.max_flows * settings.workers * KINDS_WITH_CONNECTIONS,
         renumbers=any(chain.queue.renumbers for chain in chains),
     )
 
@@ -350,8 +351,12 @@ def _remarks(index: ModuleIndex) -> list[str]:
 
 
 def _warn_of_shadows(policies: Sequence[Policy], found: Problems) -> None:
-    """A policy all of whose sockets another one has first."""
+    """A policy all of whose sockets its own `unless` excludes, or another one has first."""
     matching = [each for each in policies if each.match is not None]
+    for each in matching:
+        if each.match and each.unless and covers(each.unless, each.match):
+            text = "excludes all that the match selects; only `layer45 exec` will use this policy"
+            found.add(each.place.child("match", "unless"), text)
     for first, second in _candidates(matching):
         assert first.match is not None and second.match is not None
         if first.unless is None and first.priority > second.priority and covers(first.match, second.match):

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from layer45.errors import Layer45Error
+from layer45.faults import is_interrupt, one_line
 
 SITE_PACKAGE = "layer45_site_modules"  # names the code of modules in sys.modules; no such package exists
 MFD_NOEXEC_SEAL = 8  # memfd_create(2), since Linux 6.3: the file is no program; it can be mapped all the same
@@ -36,8 +37,10 @@ def run_python(dotted: str, file: Path, data: bytes) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickles look themselves up there
     try:
         exec(compile(data, str(file), "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:  # whatever foreign code raises, a user gets one line
+    except BaseException as error:  # whatever foreign code raises, a user gets one line
         sys.modules.pop(name, None)
+        if is_interrupt(error):
+            raise
         raise _unloadable(error, file) from error
     return module
 
@@ -49,7 +52,9 @@ def run_compiled(name: str, file: Path, data: bytes) -> ModuleType:
     if dotted not in _compiled:
         try:
             _compiled[dotted] = _load(dotted, _sealed_file(digest, data))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             raise _unloadable(error, file, str(_sealed.get(digest, file))) from error
     return _compiled[dotted]
 
@@ -58,7 +63,7 @@ def import_shipped(name: str, file: Path) -> ModuleType:
     """A module that came with this program, loaded once as any part of it. Raises as run_python."""
     try:
         return import_module(f"layer45.modules.{name}.{name}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unloadable(error, file) from error
 
 
@@ -104,7 +109,7 @@ def _memory_file(name: str) -> int:
 
 
 def _unloadable(error: BaseException, file: Path, shown_as: str = "") -> Layer45Error:
-    text = _one_line(error)
+    text = one_line(error)
     if shown_as:
         text = text.replace(shown_as, file.name)
     return Layer45Error(f"{_fault_position(error, file)}: cannot be loaded: {text}")
@@ -119,8 +124,3 @@ def _fault_position(error: BaseException, file: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f"{file}:{line}" if line else str(file)
-
-
-def _one_line(error: BaseException) -> str:
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return " ".join(f"{type(error).__name__}: {text}".split())

@@ -25,6 +25,12 @@ def notify_reloading() -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
 
 
+def feed_watchdog() -> None:
+    """All is well; nothing happens where the manager does not watch."""
+    if watchdog_interval_s():
+        notify("WATCHDOG=1")
+
+
 def watchdog_interval_s() -> float | None:
     """How often to send WATCHDOG=1: half of what the manager waits; None if it does not."""
     usec = os.environ.get("WATCHDOG_USEC", "")

@@ -205,7 +205,7 @@ class _Run:
     def __init__(
         self, plan: "ChainPlan", settings: "Settings", seed: int, reference: bool, mirrored: bool = False
     ) -> None:
-        from layer45.engine import build_chain
+        from layer45.chains import build_chain
 
         self.plan = plan
         self.mirrored = mirrored

@@ -10,10 +10,11 @@ from layer45.config import Settings, load_settings
 from layer45.errors import Layer45Error
 from layer45.loader import load, owner_name
 from layer45.lock import DaemonLock
-from layer45.rules import backend
+from layer45.rules import backend, cgroups
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.known import KnownConnections
+from layer45.rules.socket_end import end_sockets
 from layer45.rules.tagger import Tagger
 
 P = ParamSpec("P")
@@ -34,6 +35,8 @@ class RuleSwitch:
         self.name = _told(backend.choose, settings.backend)
         self._auto = settings.backend == "auto"
         self._installed = ""
+        self._plan: RulePlan | None = None  # of the rules that stand
+        self._cgroups: dict[str, int | None] = {}
         self._tagger = Tagger()
         self._known = KnownConnections()
 
@@ -52,8 +55,9 @@ class RuleSwitch:
         """What was prepared for the plan must be there. Raises Layer45Error, and then nothing has changed."""
         if self._auto and plan.asks_map:  # and so it stays: a hook that goes takes packets with it
             self.name = _told(backend.choose_for, plan)
+        found = _told(cgroups.versions, plan)
         _told(backend.install, plan, self.name, self._installed == self.name)
-        self._installed = self.name
+        self._installed, self._plan, self._cgroups = self.name, plan, found
         _told(self._known.settle, plan)
 
     def divert_nothing(self, plan: RulePlan) -> None:
@@ -61,6 +65,10 @@ class RuleSwitch:
         nothing = replace(plan, diversions=(), ending=self._known.opened)
         self.prepare(nothing)
         self.install(nothing)
+
+    def end(self, keys: Collection[bytes]) -> int:
+        """Closes the TCP connections with these keys; how many there were."""
+        return end_sockets(keys).closed
 
     def end_lost(self, live: Callable[[], Collection[bytes]]) -> int:
         """Closes customized connections that are in the map, but not among the live ones' keys; how many."""
@@ -87,6 +95,21 @@ class RuleSwitch:
         """Whether an executable that a policy names has come, gone or is another file now; sockets are tagged
         accordingly from here on. Raises Layer45Error."""
         return _told(self._tagger.refresh)
+
+    def find_cgroups(self) -> bool:
+        """Whether a cgroup that a policy names has come, gone or been made anew; rules and tags follow.
+
+        Raises Layer45Error.
+        """
+        if self._plan is None or self._cgroups == _told(cgroups.versions, self._plan):
+            return False
+        self.install(self._plan)
+        self.tag(self._plan)
+        return True
+
+    def missing_cgroups(self) -> list[str]:
+        """Cgroups that policies name, but the host does not have."""
+        return [path for path, identity in self._cgroups.items() if identity is None]
 
     def missing_programs(self) -> list[str]:
         """Executables that policies name, but the host does not have."""

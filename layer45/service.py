@@ -7,6 +7,7 @@ meet.
 
 import asyncio
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ from layer45.daemon import Daemon
 from layer45.daemon_parts import Parts
 from layer45.errors import Layer45Error
 from layer45.life_cycle import Command
-from layer45.notify import notify, notify_reloading, watchdog_interval_s
+from layer45.notify import feed_watchdog, notify, notify_reloading, watchdog_interval_s
 from layer45.privileges import problems
 
 HEALTH_INTERVAL_S = 1.0
+LONGEST_WORK_S = 300.0  # for a request, before the watchdog may think that it hangs
 
 
 def run(directory: Path, as_json: bool) -> int:
@@ -59,6 +61,7 @@ class Service:
         self._end = asyncio.Event()
         self._fault = ""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working_since: float | None = None  # on a request, in the control thread
 
     async def run(self) -> int:
         """Start, wait for the end, stop."""
@@ -105,7 +108,14 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     def _answer(self, request: Request) -> object:
-        """In the worker thread."""
+        """In the control thread."""
+        self._working_since = time.monotonic()
+        try:
+            return self._do(request)
+        finally:
+            self._working_since = None
+
+    def _do(self, request: Request) -> object:
         match request:
             case Status():
                 return self._daemon.status()
@@ -147,32 +157,46 @@ class Service:
     async def _reload(self) -> None:
         """SIGHUP. The daemon has logged what is wrong."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._worker, self._reload_now)
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._answer, Reload())
         except Layer45Error:
             pass
         except Exception:
             self._log.exception("reload failed")
 
     def _look(self) -> str:
-        """In the worker thread: what makes going on pointless, after what is only worth a line in the log."""
+        """In the control thread: what makes going on pointless, after what is worth a line in the log."""
         self._daemon.tell_notices()
+        self._daemon.look_for_failures()
         self._daemon.end_lost_connections()
-        self._daemon.find_programs()
+        self._daemon.follow_host()
         return self._daemon.fault()
 
     async def _watch(self) -> None:
         """Ends the daemon when a worker has died; else tells the watchdog that all is well."""
-        loop = asyncio.get_running_loop()
-        watchdog_s = watchdog_interval_s()
+        interval_s = min(HEALTH_INTERVAL_S, watchdog_interval_s() or HEALTH_INTERVAL_S)
         while not self._end.is_set():
-            await asyncio.sleep(min(HEALTH_INTERVAL_S, watchdog_s or HEALTH_INTERVAL_S))
+            await asyncio.sleep(interval_s)
             try:
-                self._fault = await loop.run_in_executor(self._worker, self._look)
+                self._fault = await self._looked(interval_s)
             except Exception as error:
                 self._log.exception("cannot look after the engine")
                 self._fault = f"the engine does not answer: {type(error).__name__}: {error}"
             if self._fault:
                 self._log.error("stopping", reason=self._fault)
                 self._end.set()
-            elif watchdog_s:
-                notify("WATCHDOG=1")
+            else:
+                feed_watchdog()
+
+    async def _looked(self, interval_s: float) -> str:
+        """As _look, which waits for the request that is worked on: a module may take its time to configure.
+
+        Meanwhile the watchdog is fed as long as the engine's workers live, but not for ever.
+        """
+        looking = asyncio.get_running_loop().run_in_executor(self._worker, self._look)
+        while not (await asyncio.wait({looking}, timeout=interval_s / 4))[0]:
+            if fault := self._daemon.fault():
+                return fault
+            since = self._working_since
+            if since is not None and time.monotonic() - since < LONGEST_WORK_S:
+                feed_watchdog()
+        return await looking

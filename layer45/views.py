@@ -77,6 +77,9 @@ def show_status(state: dict[str, Any]) -> None:
         print(f"last reload failed: {'; '.join(last['problems'])}")
     for warning in state["warnings"]:
         print(f"warning     {warning}")
+    for policy in state["policies"]:
+        if policy["disabled"]:
+            print(f"disabled    {_disabled_line(policy)}")
     print()
     _show_policies(state["policies"])
     print()
@@ -96,12 +99,21 @@ def _privileges(each: dict[str, Any]) -> str:
     return f"{name}: {' '.join(each['effective']) or 'none'}{raisable}{filtered}{new}"
 
 
+def _disabled_line(policy: dict[str, Any]) -> str:
+    why = policy["disabled"]
+    module = f"module {why['module']} (place {why['instance']} in the chain)"
+    failed = f"failed {why['failures']} of {why['packets']} packets in {why['seconds']} s: {why['reason']}"
+    packets = "pass as they are" if policy["on_failure"] == "open" else "are dropped"
+    back = f"layer45 activate {policy['name']} puts it back"
+    return f"{policy['name']}, since {why['since']}: {module} {failed}; its packets {packets}; {back}"
+
+
 def _show_policies(policies: list[dict[str, Any]]) -> None:
     print_table(
         ("POLICY", "STATE", "SINCE", "BY", "CLASS", "QUEUES", "PACKETS", "BYTES", "CHAIN"),
         [
-            (p["name"], p["state"], p["state_since"], p["state_source"], p["class"], _span(p["queues"]),
-             p["packets"], readable_bytes(p["bytes"]), _arrow(p["chain"]))
+            (p["name"], p["state"] + ", disabled" * bool(p["disabled"]), p["state_since"], p["state_source"],
+             p["class"], _span(p["queues"]), p["packets"], readable_bytes(p["bytes"]), _arrow(p["chain"]))
             for p in policies
         ],
     )  # fmt: skip

@@ -1,21 +1,33 @@
-"""Where the cgroup v2 tree is, and which of a plan's cgroups are in it."""
+"""Where the cgroup v2 tree is, and which of a plan's cgroups are in it.
+
+They come and go, as services do. Rules and the tagger know them by the kernel's numbers, and so are made
+anew.
+"""
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
-from layer45.rules.mounts import MOUNTS, mounted
+from layer45.rules.mounts import MOUNTS, mounted, shows_root
 
 USUAL_MOUNT = Path("/sys/fs/cgroup")
 
 
 def mount_point(mounts: Path = MOUNTS) -> Path:
-    """Root of the cgroup v2 tree. Raises RulesError where none is mounted."""
-    for path in mounted("cgroup2", mounts):
-        return path
+    """Root of the cgroup v2 tree. Raises RulesError where none is, or that of a namespace around ours.
+
+    The kernel takes a rule's path to begin at the root of our cgroup namespace.
+    """
+    found = mounted("cgroup2", mounts)
+    for path in found:
+        if shows_root(path):
+            return path
+    if found:
+        mend = f"expected its root; run: umount {found[0]}; mount -t cgroup2 none {found[0]}"
+        raise RulesError(f"{found[0]} does not show the cgroups of this cgroup namespace; {mend}")
     raise RulesError(f"no cgroup v2 tree in {mounts}; expected one, usually at {USUAL_MOUNT}")
 
 
@@ -34,18 +46,31 @@ def within(path: str, ancestor: str) -> bool:
     return ancestor in (path, *above(path))
 
 
-def require(plan: RulePlan) -> None:
-    """Raise RulesError naming the first policy whose cgroup does not exist (the kernel only says EINVAL)."""
-    owned = [d for d in plan.diversions if d.select and any(s.cgroup for s in (d.select, d.unless) if s)]
-    root = mount_point() if owned else USUAL_MOUNT
-    for diversion in owned:
-        for selector in filter(None, (diversion.select, diversion.unless)):
-            for path in selector.cgroup:
-                if not (root / path).is_dir():
-                    raise RulesError(
-                        f"policy {diversion.policy}: cgroup {path!r} does not exist; "
-                        f"expected the directory {root / path}"
-                    )
+def versions(plan: RulePlan) -> dict[str, int | None]:
+    """The cgroups that a plan names → the kernel's number, another when one is made anew; None: missing.
+
+    Raises RulesError where there is no cgroup v2 tree.
+    """
+    selectors = [s for d in plan.diversions if d.select for s in (d.select, d.unless) if s]
+    paths = dict.fromkeys(path for selector in selectors for path in selector.cgroup)
+    root = mount_point() if paths else USUAL_MOUNT
+    return {path: _identity(root / path) for path in paths}
+
+
+def _identity(directory: Path) -> int | None:
+    try:
+        return directory.stat().st_ino if directory.is_dir() else None
+    except OSError:
+        return None
+
+
+def without_missing(plan: RulePlan, rules: list[str], written: Callable[[str], str]) -> list[str]:
+    """The rules but those about cgroups that are not there: nobody is in them, and the kernel takes none.
+
+    written: how a rule has a cgroup's path.
+    """
+    gone = [written(path) for path, identity in versions(plan).items() if identity is None]
+    return [rule for rule in rules if not any(each in rule for each in gone)]
 
 
 def by_identity() -> dict[int, str]:
@@ -56,15 +81,4 @@ def by_identity() -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile
             path = os.path.relpath(directory, root)
             found[Path(directory).stat().st_ino] = "" if path == "." else path
-    return found
-
-
-def identities(paths: Iterable[str]) -> dict[str, int]:
-    """The kernel's numbers of cgroups. Raises RulesError where one does not exist."""
-    root, found = mount_point(), {}
-    for path in paths:
-        try:
-            found[path] = (root / path).stat().st_ino
-        except OSError as error:
-            raise RulesError(f"cgroup {path!r}: {error.strerror}") from None
     return found

@@ -45,6 +45,15 @@ def find(path: str) -> Executable | None:
         return None
 
 
+def is_script(path: str) -> bool:
+    """Whether a file is run by the interpreter that its first line names."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
 def _mapped_at(address: int) -> Executable | None:
     for line in Path("/proc/self/maps").read_text().splitlines():
         found = _LINE.match(line)

@@ -29,6 +29,7 @@ from layer45.rules.command import run
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.iptables import TABLES, appended, declare, jumps, render, restore_text
+from layer45.rules.iptables_match import in_cgroup
 from layer45.rules.names import PREFIX, chain_prefix
 
 TOOLS = {4: "iptables", 6: "ip6tables"}
@@ -68,14 +69,14 @@ class State:
 
 def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
-    cgroups.require(plan)
     prefix = chain_prefix(plan.owner)
     before = _of_each(families(), _read_all)
     for states in before.values():
         _refuse_clash(plan, states["mangle"])
 
     def put_in(family: int) -> None:
-        wanted = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
+        full = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
+        wanted = {table: _possible(plan, chains) for table, chains in full.items()}
         _replace(before[family], family, prefix, wanted)
 
     def put_back(family: int) -> None:
@@ -87,6 +88,10 @@ def install(plan: RulePlan) -> None:
     except RulesError:
         _of_each(before, put_back)
         raise
+
+
+def _possible(plan: RulePlan, chains: Chains) -> Chains:
+    return {name: cgroups.without_missing(plan, rules, in_cgroup) for name, rules in chains.items()}
 
 
 def _of_each(numbers: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:

@@ -117,9 +117,14 @@ def _owner(selector: Selector, place: Place) -> list[Alternatives]:
     keys = [
         [f"-m owner --uid-owner {uid}" for uid in selector.user],
         [f"-m owner --gid-owner {gid}" for gid in selector.group],
-        [f"-m cgroup --path {quoted(path)}" for path in selector.cgroup],
+        [in_cgroup(path) for path in selector.cgroup],
     ]
     return [key for key in keys if key]
+
+
+def in_cgroup(path: str) -> str:
+    """Matches packets of sockets that were made in the cgroup or below it."""
+    return f"-m cgroup --path {quoted(path)}"
 
 
 def quoted(text: str) -> str:

@@ -23,9 +23,8 @@ CGROUP_BASE = Path("/sys/fs/cgroup")  # nft resolves cgroup paths from here
 
 def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
-    cgroups.require(plan)
-    text = render_text(plan)
-    run(["nft", "-f", "-"], _emptied(plan.owner) + text)
+    lines = cgroups.without_missing(plan, render_text(plan).splitlines(), in_cgroup)
+    run(["nft", "-f", "-"], _emptied(plan.owner) + "\n".join([*lines, ""]))
 
 
 def _emptied(owner: str) -> str:
@@ -224,7 +223,7 @@ def _owner(selector: Selector) -> Iterator[str]:
     """The packet's own socket's."""
     keys = (("skuid", selector.user), ("skgid", selector.group))
     ids = "".join(f"meta {field} {_set(map(str, values))} " for field, values in keys if values)
-    for cgroup in [_cgroup(path) for path in selector.cgroup] or [""]:
+    for cgroup in [in_cgroup(path) for path in selector.cgroup] or [""]:
         yield ids + cgroup
 
 
@@ -246,7 +245,8 @@ def _maybe(plan: RulePlan, tags: OwnerTags, selector: Selector, of: str) -> Iter
         yield f"{of} mark & {plan.marks.class_mask:#x} != {values} "
 
 
-def _cgroup(path: str) -> str:
+def in_cgroup(path: str) -> str:
+    """Matches packets of sockets that were made in the cgroup or below it."""
     below = str((cgroups.mount_point() / path).relative_to(CGROUP_BASE))
     return f'socket cgroupv2 level {cgroups.level(path)} "{below}" '
 

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from layer45.rules import bpf, cgroups, executables, kernel_types, socket_tags
-from layer45.rules.diversion import MarkLayout, RulePlan
+from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.owners import Dimension, OwnerTags, owner_tags
 from layer45.rules.process_sockets import own_cookie
@@ -57,7 +57,7 @@ class Tagger:
             loaded = _load(tags, plan, offsets, maps)
             self._attach(loaded)
         self._plan = plan
-        problems = (tags.problem, problem, _same_file(self._versions))
+        problems = (tags.problem, problem, _same_file(self._versions), _scripts(self._versions))
         return "; ".join(filter(None, problems))
 
     @property
@@ -106,17 +106,23 @@ def _same_file(versions: dict[str, tuple[int, int] | None]) -> str:
     return ""
 
 
+def _scripts(versions: dict[str, tuple[int, int] | None]) -> str:
+    """What is wrong where a policy asks for the executable of a script. Else empty."""
+    found = ", ".join(path for path, version in versions.items() if version and executables.is_script(path))
+    return f"{found} is a script, and the kernel runs its interpreter; expected its name" if found else ""
+
+
 def _load(tags: OwnerTags, plan: RulePlan, offsets: Offsets | None, holding: contextlib.ExitStack) -> int:
     """The program's descriptor; it and those of its maps are closed with the stack."""
     with _told("load"):
-        maps = _maps(tags, plan.marks, holding)
+        maps = _maps(tags, plan, holding)
         code = program(maps, plan.marks, own_cookie(), offsets)
         loaded = bpf.load_program(bpf.PROG_TYPE_CGROUP_SOCK, code, "layer45_tagger", bpf.ATTACH_SOCK_CREATE)
         holding.callback(os.close, loaded)
     return loaded
 
 
-def _maps(tags: OwnerTags, marks: MarkLayout, holding: contextlib.ExitStack) -> Maps:
+def _maps(tags: OwnerTags, plan: RulePlan, holding: contextlib.ExitStack) -> Maps:
     """Their descriptors are closed with the stack."""
 
     def made(name: str, key_bytes: int, entries: dict[bytes, int]) -> int:
@@ -127,9 +133,10 @@ def _maps(tags: OwnerTags, marks: MarkLayout, holding: contextlib.ExitStack) -> 
     named = dict(zip(DIMENSIONS, tags.dimensions, strict=True))
     by_level: dict[int, dict[bytes, int]] = {}
     in_cgroup = named.pop("cgroup").rows
-    for path, identity in cgroups.identities(in_cgroup).items() if in_cgroup else ():
-        by_level.setdefault(cgroups.level(path), {})[struct.pack("=Q", identity)] = in_cgroup[path]
-    numbers = {struct.pack("=5I", *rows): marks.spread(tag) for rows, tag in tags.numbers.items()}
+    for path, identity in cgroups.versions(plan).items():
+        if identity is not None and path in in_cgroup:
+            by_level.setdefault(cgroups.level(path), {})[struct.pack("=Q", identity)] = in_cgroup[path]
+    numbers = {struct.pack("=5I", *rows): plan.marks.spread(tag) for rows, tag in tags.numbers.items()}
     asked = {name: _entries(name, each) for name, each in named.items() if each.rows}
     return Maps(
         {name: made(name, KEY_BYTES[name], entries) for name, entries in asked.items()},

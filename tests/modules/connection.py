@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layer45.chain_properties import InstancePlan
+from layer45.chains import build_chain, instance_spec
 from layer45.config import Settings
-from layer45.engine import build_chain, instance_spec
 from layer45.fastpath.chain import ClassTable
 from layer45.fastpath.stream_view import StreamView
 from layer45.fastpath.worker import Worker

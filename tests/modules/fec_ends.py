@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layer45.engine import build_chain
+from layer45.chains import build_chain
 from layer45.fastpath.chain import ClassTable
 from layer45.fastpath.worker import Worker
 from layer45.loader import load

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .live_daemon import LAYER45, LiveDaemon, live_daemon
+from .owned_sockets import new_cgroups
 from .topology import Hosts
 
 pytestmark = pytest.mark.root
@@ -23,7 +24,7 @@ SO_RCVBUFFORCE = 33  # the socket module does not name it
 
 PLAIN = '[policy.voice]\nmatch = { protocol = "udp", remote_port = [5000] }\n'
 TAGGED = PLAIN + 'chain = [ { module = "tag", id = "a" } ]\non_failure = "closed"\n'
-LOST = '[policy.lost]\npriority = 9\nmatch = { cgroup = ["no-such-cgroup"] }\non_failure = "closed"\n'
+DEEP = '[policy.deep]\npriority = 9\nmatch = {{ cgroup = ["{}"] }}\non_failure = "closed"\n'
 OTHER = '[policy.other]\nmatch = { protocol = "tcp", remote_port = [80] }\n'
 CLOSED_OTHER = OTHER + 'on_failure = "closed"\n'
 
@@ -140,12 +141,14 @@ def test_a_failed_reload_keeps_what_runs(daemon: LiveDaemon, hosts: Hosts) -> No
 
 
 def test_rules_the_kernel_refuses_change_nothing(daemon: LiveDaemon, hosts: Hosts) -> None:
-    """A cgroup that is missing is found when rules are loaded, after the engine has the new chains."""
+    """A cgroup's path that is too long for a rule is found when the engine has the new chains."""
     daemon.start()
     daemon.layer45("exec", "voice", "--", "true")
     rules = daemon.rules()
-    daemon.policies(PLAIN + LOST)
-    assert "no-such-cgroup" in daemon.layer45("reload", status=1)
+    first, second, third = ("a" * 200, f"{'a' * 200}/{'b' * 200}", f"{'a' * 200}/{'b' * 200}/{'c' * 200}")
+    with new_cgroups(first, second, third) as (*_, path):
+        daemon.policies(PLAIN + DEEP.format(path))
+        assert "iptables-restore" in daemon.layer45("reload", status=1)
     assert daemon.rules() == rules
     assert [queue["number"] for queue in daemon.json("status")["queues"]] == [4500]
     assert daemon.cgroups() == [".", "voice"]

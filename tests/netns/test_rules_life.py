@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layer45.rules import backend, iptables_live, nft
+from layer45.rules import backend, cgroups, iptables_live, nft
 from layer45.rules.diversion import Diversion, MarkLayout, QueueGroup, RulePlan, Selector
 from layer45.rules.errors import RulesError
 
@@ -147,13 +147,17 @@ def test_namespaces_do_not_meet(hosts: Hosts) -> None:
         assert backend.installed("test")
 
 
-def test_missing_cgroup_is_named_with_its_policy(hosts: Hosts) -> None:
-    before = snapshot(hosts.a)
+def test_a_missing_cgroup_takes_its_rules_with_it_and_no_others(hosts: Hosts) -> None:
+    """Nobody is in it; the kernel refuses rules that name one."""
+    wanted = plan(Selector(cgroup=("no/such",)), Selector(("udp",), user=(61001,)))
     with hosts.a.entered():
-        for module in (iptables_live, nft):
-            with pytest.raises(RulesError, match="policy p1: cgroup 'no/such' does not exist"):
-                module.install(plan(Selector(cgroup=("no/such",))))
-    assert snapshot(hosts.a) == before
+        iptables_live.install(wanted)
+    told = str(snapshot(hosts.a))
+    assert "61001" in told and "no/such" not in told
+    written = nft.render_text(wanted).splitlines()
+    kept = cgroups.without_missing(wanted, written, nft.in_cgroup)
+    assert [line for line in written if line not in kept and "no/such" not in line] == []
+    assert len(kept) < len(written) and "no/such" not in str(kept)
 
 
 def test_failure_in_one_family_restores_the_other(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from layer45.fastpath.chain import InstanceSpec
 from ..replay.holding import Configure, Context, Hot, Ops
 
 Call = ctypes.CFUNCTYPE(None, ctypes.POINTER(Context))
+Open = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Context))
 NAME = ctypes.create_string_buffer(b"layer45.ops")  # a capsule does not copy it
 _new: Callable[..., Any] = ctypes.pythonapi.PyCapsule_New
 _new.restype, _new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
@@ -44,16 +45,18 @@ def scripted(
     flow_close: Callable[[Services], None] | None = None,
     flow_state_bytes: int = 0,
     flow_counters: int = 0,
+    opens: bool = True,
 ) -> InstanceSpec:
-    """An instance of a module. both: its egress and ingress. The spec keeps all alive."""
+    """An instance of a module. both: its egress and ingress. opens: flows. The spec keeps all alive."""
     hot = Hot(lambda context, packet: both(Services(context), packet))
     ticking, closing, configure = _call(tick), _call(flow_close), Configure(lambda *_: 0)
+    refusing = None if opens else Open(lambda _: -1)
     ops = Ops(
-        1, ctypes.sizeof(Ops), 0, flow_state_bytes,
-        configure, None, None, _address(closing), hot, hot, _address(ticking), flow_counters, None,
+        1, ctypes.sizeof(Ops), 0, flow_state_bytes, configure, None, _address(refusing), _address(closing),
+        hot, hot, _address(ticking), flow_counters, None,
     )  # fmt: skip
     capsule = _new(ctypes.addressof(ops), ctypes.addressof(NAME), None)
-    return InstanceSpec("scripted", capsule, owner=(ops, hot, ticking, closing, configure))
+    return InstanceSpec("scripted", capsule, owner=(ops, hot, ticking, closing, configure, refusing))
 
 
 def _call(function: Callable[[Services], None] | None) -> Any:

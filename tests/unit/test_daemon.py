@@ -4,7 +4,7 @@ Engine and rules are stand-ins that write down what is asked of them; the config
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from layer45.cgroups import Cgroups
 from layer45.daemon import Daemon
 from layer45.daemon_parts import Parts
 from layer45.errors import ConfigError, Layer45Error
+from layer45.failures import ChainKey, Tally
 from layer45.loader import Plan, load
 from layer45.lock import DaemonLock, lock_path
 
@@ -58,6 +59,9 @@ class StandInEngine:
         self.stage = stage
         stage.note("engine")
 
+    def build(self, plan: Plan) -> None:
+        self.stage.note(f"build {names(plan)}")
+
     def apply(self, plan: Plan, known: int = -1) -> None:
         assert known == 9  # as prepared
         self.stage.note(f"apply {names(plan)}")
@@ -80,6 +84,18 @@ class StandInEngine:
     def lost(self) -> int:
         return 0
 
+    def tallies(self) -> list[Tally]:
+        return []
+
+    def disable(self, key: ChainKey, disabled: bool) -> None:
+        raise AssertionError(f"{key}: nothing has failed")
+
+    def customized(self, policies: Collection[str] | None = None) -> Collection[bytes]:
+        return []
+
+    def dead_queue(self) -> int | None:
+        return None if self.stage.alive else 4500
+
 
 class StandInRules:
     name = "stand-in"
@@ -101,6 +117,9 @@ class StandInRules:
     def divert_nothing(self, plan: Any) -> None:
         self.stage.note("divert_nothing")
 
+    def end(self, keys: Collection[bytes]) -> int:
+        return len(keys)
+
     def remove(self, owner: str) -> None:
         self.stage.note("remove")
         self.stage.present = False
@@ -117,6 +136,8 @@ class StandInRules:
 
     def missing_programs(self) -> list[str]:
         return []
+
+    find_cgroups, missing_cgroups = find_programs, missing_programs
 
     def untag(self) -> None:
         self.stage.calls.append("untag")
@@ -263,7 +284,7 @@ def test_reload_opens_the_new_before_the_rules_and_closes_the_old_after(
 ) -> None:
     configuration.policies(BULK)
     assert started.reload() == {"generation": 2, "policies": 1, "warnings": list(started.plan.warnings)}
-    assert stage.taken() == ["prepare", "apply bulk", "install bulk", "retire", "tag"]
+    assert stage.taken() == ["build bulk", "prepare", "apply bulk", "install bulk", "retire", "tag"]
     assert cgroups(tmp_path) == []
 
 
@@ -291,19 +312,20 @@ def test_a_reload_of_a_wrong_configuration_changes_nothing(
 @pytest.mark.parametrize(
     ("fails", "calls"),
     [
-        ("apply", ["prepare", "apply bulk", "prepare", "apply voice", "retire"]),
-        ("install", ["prepare", "apply bulk", "install bulk", "prepare", "apply voice", "retire"]),
+        ("build", "build bulk"),
+        ("apply", "build bulk,prepare,apply bulk,prepare,apply voice,retire"),
+        ("install", "build bulk,prepare,apply bulk,install bulk,prepare,apply voice,retire"),
     ],
 )
 def test_a_reload_that_fails_midway_goes_back(
-    started: Daemon, stage: Stage, configuration: Configuration, tmp_path: Path, fails: str, calls: list[str]
+    started: Daemon, stage: Stage, configuration: Configuration, tmp_path: Path, fails: str, calls: str
 ) -> None:
     plan = started.plan
     configuration.policies(BULK)
     stage.fail[fails] = 1
     with pytest.raises(Layer45Error, match=f"{fails} failed"):
         started.reload()
-    assert stage.taken() == calls
+    assert ",".join(stage.taken()) == calls
     assert started.plan is plan
     assert cgroups(tmp_path) == []
 

@@ -36,7 +36,7 @@ def test_the_first_program_brings_rules_and_the_second_changes_nothing(
     generation = started.generation
     prepared = started.prepare_exec("voice")
     assert prepared["cgroup"] == "layer45/voice"
-    assert stage.taken() == ["prepare", "apply voice", "install voice", "retire", "tag"]
+    assert stage.taken() == ["build voice", "prepare", "apply voice", "install voice", "retire", "tag"]
     assert by_exec(started) == ["voice"]
     assert cgroups(tmp_path) == ["layer45", "layer45/voice"]
     assert started.prepare_exec("voice") == prepared

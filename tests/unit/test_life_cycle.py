@@ -60,7 +60,14 @@ def test_a_change_takes_the_way_of_a_reload(
         "generation": 3,
         "changed": True,
     }
-    assert stage.taken() == ["prepare", f"apply {running}", f"install {running}", "retire", "tag"]
+    assert stage.taken() == [
+        f"build {running}",
+        "prepare",
+        f"apply {running}",
+        f"install {running}",
+        "retire",
+        "tag",
+    ]
     assert cgroups(tmp_path) == []
     assert policy(three, name)["state"] == STATES[command]
     assert policy(three, name)["state_source"] == "command"
@@ -124,8 +131,12 @@ def test_an_unknown_policy_is_explained(three: Daemon, stage: Stage, name: str, 
 @pytest.mark.parametrize(
     ("fails", "calls"),
     [
-        ("apply", ["prepare", "apply bulk", "prepare", "apply bulk+voice", "retire"]),
-        ("install", ["prepare", "apply bulk", "install bulk", "prepare", "apply bulk+voice", "retire"]),
+        ("build", ["build bulk"]),
+        ("apply", ["build bulk", "prepare", "apply bulk", "prepare", "apply bulk+voice", "retire"]),
+        (
+            "install",
+            ["build bulk", "prepare", "apply bulk", "install bulk", "prepare", "apply bulk+voice", "retire"],
+        ),
     ],
 )
 def test_a_change_that_fails_midway_goes_back(

@@ -301,4 +301,25 @@ def test_what_renumbers_has_queues_of_its_own_and_a_map(configuration: Any) -> N
     assert plan.rules.renumbering == (chain(plan, "a").class_id,)
     assert chain(plan, "a").queue != chain(plan, "b").queue == chain(plan, "c").queue
     assert chain(plan, "a").queue.on_failure == "open" and not chain(plan, "a").queue.fail_open
-    assert plan.rules.connections == 300
+    assert plan.rules.connections == 4 * 300
+
+
+@pytest.mark.parametrize(
+    ("match", "empty"),
+    [
+        ('protocol = "udp", unless = { protocol = "udp" }', True),
+        ('remote = "10.1.0.0/16", remote_port = 5, unless = { remote = "10.0.0.0/8" }', True),
+        ('program = ["a", "b"], unless = { program = ["b", "a", "c"] }', True),
+        ('cgroup = "a/b", unless = { cgroup = "a" }', True),
+        ('protocol = "udp", unless = { remote_port = 5 }', False),
+        ('remote = "10.0.0.0/8", unless = { remote = "10.1.0.0/16" }', False),
+        ('program = "/usr/bin/a", unless = { program = "a" }', False),
+    ],
+)
+def test_an_unless_that_excludes_everything(configuration: Any, match: str, empty: bool) -> None:
+    configuration.policies(f"[policy.p]\nmatch = {{ {match} }}\nchain = []\n")
+    said = (
+        "policies/a.toml:2: policy.p.match.unless: excludes all that the match selects; only `layer45 exec` "
+    )
+    warnings = [each.replace(f"{configuration.directory}/", "") for each in configuration.load().warnings]
+    assert any(each.startswith(said) for each in warnings) == empty, warnings

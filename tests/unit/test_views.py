@@ -7,15 +7,19 @@ import pytest
 from layer45.doctor import Finding
 from layer45.views import show_findings, show_flows, show_report, show_stats, show_status
 
+WHY: dict[str, Any] = {
+    "since": "2026-01-03T00:00:00Z", "module": "fec", "instance": 2, "failures": 120, "packets": 130,
+    "seconds": 10, "reason": "it answered ERROR",
+}  # fmt: skip
 STATUS: dict[str, Any] = {
     "pid": 7, "started": "2026-01-01T00:00:00Z", "uptime_s": 3725.0, "generation": 3,
     "config": "/etc/layer45", "control_socket": "/run/s.sock", "namespace": 4026531840,
     "policies": [
         {"name": "voice", "summary": "", "state": "active", "state_since": "2026-01-02T03:04:05Z",
-         "state_source": "command", "class": 1, "queues": [4500, 4501],
+         "state_source": "command", "disabled": WHY, "class": 1, "queues": [4500, 4501],
          "on_failure": "open", "chain": ["tag", "fec"], "packets": 10, "bytes": 123456},
         {"name": "spare", "summary": "", "state": "standby", "state_since": "2026-01-01T00:00:00Z",
-         "state_source": "file", "class": None, "queues": None,
+         "state_source": "file", "disabled": None, "class": None, "queues": None,
          "on_failure": "open", "chain": [], "packets": 0, "bytes": 0},
     ],
     "queues": [{"number": 4500, "alive": True}, {"number": 4501, "alive": False}],
@@ -46,6 +50,18 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
                  "  control: bpf net_admin, can raise sys_ptrace, programs can gain more\n",
                  "  3 worker: net_admin, system calls filtered\n", "privileges  no filter\n"):  # fmt: skip
         assert part in said
+
+
+def test_status_says_what_is_disabled_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    show_status(STATUS)
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("disabled")] == [
+        "disabled    voice, since 2026-01-03T00:00:00Z: module fec (place 2 in the chain) failed 120 of 130 "
+        "packets in 10 s: it answered ERROR; its packets pass as they are; "
+        "layer45 activate voice puts it back"
+    ]
+    assert any(line.startswith("voice") and "active, disabled" in line for line in said)
+    assert not any(line.startswith("spare") and "disabled" in line for line in said)
 
 
 def test_status_of_a_daemon_without_policies(capsys: pytest.CaptureFixture[str]) -> None:

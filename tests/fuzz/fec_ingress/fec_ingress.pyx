@@ -10,7 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from layer45.engine import build_chain
+from layer45.chains import build_chain
 from layer45.loader import load
 
 from cpython.pycapsule cimport PyCapsule_New

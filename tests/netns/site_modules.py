@@ -1,0 +1,60 @@
+"""Modules in Python that a test writes, for what no shipped module does: to fail, or to take their time."""
+
+from pathlib import Path
+
+MANIFEST = """
+[module]
+name = "{name}"
+version = "1.0.0"
+abi = 1
+kind = "{kind}"
+language = "python"
+summary = "What a test wants"
+inverse = "none"
+transports = ["{transport}"]
+directions = ["egress", "ingress"]
+reads = "payload"
+gso = false
+growth_bytes = {{ front = 0, back = 0 }}
+flow_state_bytes = 0
+
+[param.word]
+type = "text"
+default = ""
+max_bytes = 200
+help = "for the test to say something"
+"""
+
+# Fails what has "fail" in it.
+FAILING = """
+class Module:
+    def __init__(self, parameters, count):
+        pass
+
+    def egress(self, packet):
+        if b"fail" in packet.payload:
+            raise RuntimeError("as asked")
+"""
+# So, but when it has swapped upper and lower case, which it does with all else, and back.
+FAULTY = """
+class Module:
+    def __init__(self, parameters, count):
+        pass
+
+    def egress(self, packet):
+        packet.payload = bytes(value ^ 32 if 65 <= value & 223 <= 90 else value for value in packet.payload)
+        if b"FAIL" in packet.payload.upper():
+            raise RuntimeError("as asked")
+
+    ingress = egress
+"""
+
+
+def write_module(directory: Path, name: str, code: str, transport: str = "udp") -> str:
+    """The settings line by which a daemon finds it."""
+    folder = directory / name
+    folder.mkdir(exist_ok=True)
+    kind = "datagram" if transport == "udp" else "segment"
+    (folder / "module.toml").write_text(MANIFEST.format(name=name, kind=kind, transport=transport))
+    (folder / f"{name}.py").write_text(code)
+    return f'module_dirs = ["{directory}"]'
