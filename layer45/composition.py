@@ -34,6 +34,13 @@ class Composed:
         return tuple(link.instance for link in self.links)
 
 
+def whole_chain(policy: Policy, policies: Mapping[str, Policy]) -> tuple[ChainEntry, ...]:
+    """The entries of its whole chain, those of included policies first."""
+    seen = {policy.name}
+    parts = [part for name in policy.include for part in _parts(name, policies, seen)]
+    return tuple(entry for part in (*parts, policy.name) for entry in policies[part].chain)
+
+
 def compose(policies: Mapping[str, Policy], index: ModuleIndex, problems: Problems) -> list[Composed]:
     """All policies, standby ones too. What is wrong is collected, and such a policy's result is of no use."""
     own = {name: _own_links(policy, index, problems) for name, policy in policies.items()}

@@ -1,7 +1,7 @@
 """The daemon's life: what is started in which order, how a reload switches, and what is undone at the end.
 
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
-             → sockets that are open (apply_now)
+             → sockets that are open (apply_now); in the place of a predecessor, too, see handover.py
     reload:  plan → cgroups → map → engine.apply → rules → engine.retire → tagger → sockets that are open;
              a change of a policy's state, too
     stop:    tagger → rules that divert nothing → engine (emptied, closed) → no rules, no map → cgroups → lock
@@ -24,24 +24,19 @@ from layer45.cgroups import Cgroups
 from layer45.control_messages import MOST_FLOWS
 from layer45.daemon_parts import Engine, Parts, Rules
 from layer45.errors import Layer45Error
+from layer45.first_plan import first_plan
+from layer45.handover import Predecessor
+from layer45.inheritance import Inheritance, inheritance_path, left_by, write_inheritance
 from layer45.life_cycle import STATES, Command, LifeCycle
-from layer45.loader import Plan, with_states
+from layer45.loader import Plan, with_states, without_versions
 from layer45.lock import DaemonLock
 from layer45.namespace import network_namespace
 from layer45.notices import Notices
-from layer45.policy import Policy
+from layer45.old_versions import OldVersions
+from layer45.policy_states import POLICY_HELP, policy_states
 from layer45.sockets import SocketView
 from layer45.start_checks import check_privileges, check_queues_free, check_settings
 from layer45.suggest import did_you_mean
-
-POLICY_HELP = {
-    "packets": "packets of the policy, both directions",
-    "bytes": "their IP lengths as the engine got them, in bytes",
-    "egress_packets": "of them, sent by this host",
-    "egress_bytes": "their bytes",
-    "ingress_packets": "of them, for this host",
-    "ingress_bytes": "their bytes",
-}
 
 
 class Daemon:
@@ -58,6 +53,7 @@ class Daemon:
         self._last_reload: dict[str, Any] | None = None
         self._notices = Notices()
         self._life_cycle = LifeCycle()
+        self._old_versions = OldVersions()
         self._lost = 0  # connections, so far
         self.plan: Plan
         self._engine: Engine
@@ -66,34 +62,72 @@ class Daemon:
 
     # ---- life
 
-    def start(self) -> None:
-        """Everything, or nothing: on Layer45Error all that was done before is undone."""
+    def start(self, predecessor: Predecessor | None = None) -> None:
+        """Everything, or nothing: on Layer45Error all that was done before is undone.
+
+        predecessor: the daemon that runs, in whose place this one starts; on Layer45Error it goes on.
+        """
         check_privileges()
-        plan = self._parts.load(self.directory, None)
+        plan, remarks = first_plan(self.directory, self._parts.load, self._life_cycle, predecessor, self._log)
         with ExitStack() as undo:
-            undo.enter_context(DaemonLock(Path(plan.settings.control_socket)))
+            self._lock = predecessor.lock if predecessor else DaemonLock(Path(plan.settings.control_socket))
+            undo.enter_context(self._lock)
             self._cgroups = self._parts.cgroups(plan.settings.cgroup_root)
             undo.callback(self._cgroups.close)
             self._prepare_cgroups(plan)
             self._rules = self._parts.rules(plan.settings)
             check_queues_free(plan)
             undo.callback(self._rules.release, plan.rules.owner)
+            if predecessor:
+                self._rules.adopt(plan.rules.owner)
             known = self._rules.prepare(plan.rules)
-            self._take_over(plan)
+            if predecessor is None:
+                self._take_over(plan)
             self._engine = self._parts.engine(plan.settings)
             undo.callback(self._engine.stop)
             self._engine.apply(plan, known)
-            undo.callback(self._take_down, plan)
+            undo.callback(self._take_down, plan, predecessor)
             self._rules.install(plan.rules)
             undo.callback(self._rules.untag)
             self._tag(plan)
-            self._adopt(plan, plan.warnings)
-            self._life_cycle.follow_files(plan.states)
+            if predecessor:
+                predecessor.dismiss()
+                self._lock.name_holder()
+                self._end_others()
+            self._adopt(plan, remarks)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         """Undoes the start. A step that fails does not keep the others from being done."""
         self._undo.close()
+
+    def hand_over(self) -> None:
+        """A successor is in charge: the stop undoes only what is this process's, its queues above all."""
+        self._undo.pop_all()
+        for step in (self._lock.leave, self._cgroups.close, self._rules.let_go, self._engine.stop):
+            self._undo.callback(step)
+
+    def take_back(self) -> None:
+        """A successor that began to take over is gone."""
+        self._rules.install(self.plan.rules)
+        self._tag(self.plan)
+        self._leave()
+
+    def inheritance(self) -> Inheritance:
+        """What a successor needs to know."""
+        return left_by(self.plan, self._life_cycle.standings, self.plan.queues)
+
+    @property
+    def lock(self) -> DaemonLock:
+        """While it runs."""
+        return self._lock
+
+    def _leave(self) -> None:
+        """Writes down what the next daemon needs to know, however this one ends."""
+        path = inheritance_path(self.plan.settings.control_socket)
+        problem = write_inheritance(path, left_by(self.plan, self._life_cycle.standings))
+        if problem:
+            self._log.warning(problem)
 
     def _take_over(self, plan: Plan) -> None:
         """A killed predecessor's rules become ours in one step, before our queues open.
@@ -106,12 +140,17 @@ class Daemon:
             self._log.warning("taking over the rules of a daemon that was killed", owner=plan.rules.owner)
             self._rules.install(plan.rules)
 
-    def _take_down(self, plan: Plan) -> None:
+    def _take_down(self, plan: Plan, predecessor: Predecessor | None) -> None:
         """Diverts nothing any more, empties and closes the queues, and only then removes the rules.
+
+        While there is a predecessor, it gets its packets back, and the rules are its.
 
         With the last rule goes the hook it stands in, and when a hook goes, the kernel drops every packet
         that waits in any queue of the namespace (nf_queue_nf_hook_drop).
         """
+        if predecessor and not predecessor.dismissed:
+            predecessor.give_back("a step behind the switch has failed")
+            return
         with ExitStack() as steps:
             steps.callback(self._rules.remove, plan.rules.owner)
             steps.callback(self._engine.stop)
@@ -130,7 +169,7 @@ class Daemon:
         self._last_reload = {"time": time.time(), "ok": True, "problems": []}
         warnings = [*plan.warnings, *self._life_cycle.follow_files(plan.states)]
         self._adopt(plan, warnings)
-        return {"generation": self.generation, "policies": len(plan.chains), "warnings": warnings}
+        return {"generation": self.generation, "policies": len(plan.newest), "warnings": warnings}
 
     def change_state(self, name: str, command: Command) -> dict[str, Any]:
         """One policy's state, until it is changed again or the configuration is read again.
@@ -152,6 +191,15 @@ class Daemon:
             self._log.info("state changed", policy=name, state=state, before=before.states[name])
             self._adopt(plan, [each for each in plan.warnings if each not in before.warnings])
         return {"policy": name, "state": state, "generation": self.generation, "changed": changes}
+
+    def end_old_versions(self) -> None:
+        """Versions that no flow has any more go. Raises Layer45Error, and then they stay."""
+        over = self._old_versions.over(self.plan, self._chain_stats)
+        if over:
+            plan = without_versions(self.plan, over)
+            self._switch(plan)
+            self._log.info("old versions are over", versions=",".join(over))
+            self._adopt(plan, ())
 
     def _switch(self, plan: Plan) -> None:
         """New queues and chains first, then the rules that lead to them, then the old queues go."""
@@ -201,9 +249,10 @@ class Daemon:
         self.plan = plan
         self.generation += 1
         self._notices.follow(plan.chains)
+        self._leave()
         for warning in warnings:
             self._log.warning(warning)
-        names = ",".join(chain.policy.name for chain in plan.chains)
+        names = ",".join(chain.name for chain in plan.chains)
         self._log.info("in effect", generation=self.generation, policies=names, rules=self._rules.name)
 
     def _prepare_cgroups(self, plan: Plan) -> None:
@@ -260,7 +309,7 @@ class Daemon:
             "config": str(self.directory),
             "control_socket": self.plan.settings.control_socket,
             "namespace": network_namespace(),
-            "policies": self._policy_states(),
+            "policies": policy_states(self.plan, self._life_cycle, self._chain_stats()),
             "queues": self._engine.status().get("queues", []),
             "rules": {"backend": self._rules.name, "owner": self.plan.rules.owner},
             "tagger": dict(zip(("on", "reason"), self._tagged, strict=True)),
@@ -268,17 +317,8 @@ class Daemon:
             "warnings": list(self.plan.warnings),
         }
 
-    def _policy_states(self) -> list[dict[str, Any]]:
-        chains = {chain.policy.name: chain for chain in self.plan.chains}
-        seen = self._engine.stats().get("policies", {})
-        policies = self.plan.policies
-        names = (*chains, *(name for name in policies if name not in chains))
-        return [
-            _policy_state(
-                policies[name], self._life_cycle.describe(name), chains.get(name), seen.get(name, {})
-            )
-            for name in names
-        ]
+    def _chain_stats(self) -> dict[str, Any]:
+        return dict(self._engine.stats().get("policies", {}))
 
     def stats(self) -> dict[str, Any]:
         """Every counter and ratio, with help: by its name, a module's by MODULE.NAME. See Engine.stats."""
@@ -310,38 +350,26 @@ class Daemon:
         """Logs each counter with notice = true that is above 0, once in the life of its chain."""
         if not self._notices:
             return
-        for each in self._notices.take(self._engine.stats().get("policies", {})):
+        for each in self._notices.take(self._chain_stats()):
             self._log.warning("a module has something to tell", **asdict(each))
 
     def end_lost_connections(self) -> None:
         """Closes what the engine has forgotten while it lived: nobody can translate it any more."""
         lost = self._engine.lost()
-        if lost == self._lost:
-            return
-        self._lost = lost
+        if lost != self._lost:
+            self._lost = lost
+            self._end_others()
+
+    def _end_others(self) -> None:
+        """Those in the map that the engine does not know."""
         closed = self._rules.end_lost(self._engine.customized)
-        self._log.warning("customized connections were forgotten, and are closed", connections=closed)
+        if closed:
+            self._log.warning("customized connections were forgotten, and are closed", connections=closed)
 
     def fault(self) -> str:
         """What makes going on pointless: a queue whose thread has died. Empty while all is well."""
         dead = [queue for queue in self._engine.status().get("queues", []) if not queue.get("alive", True)]
         return f"the worker of queue {dead[0]['number']} has died" if dead else ""
-
-
-def _policy_state(
-    policy: Policy, standing: dict[str, Any], chain: Any, seen: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "name": policy.name,
-        "summary": policy.summary,
-        **standing,
-        "class": chain.class_id if chain else None,
-        "queues": [chain.queue.first, chain.queue.first + chain.queue.workers - 1] if chain else None,
-        "on_failure": policy.on_failure,
-        "chain": [instance.module.manifest.name for instance in chain.instances] if chain else [],
-        "packets": seen.get("packets", 0),
-        "bytes": seen.get("bytes", 0),
-    }
 
 
 def _choices(names: Iterable[str]) -> str:

@@ -31,6 +31,7 @@ class SocketView:
         self._plan = plan
         self._tags = owner_tags(plan.rules)
         self._programs = Programs({program for keys in self._tags.keys for program in keys.program})
+        self._diversions = [each for each in plan.rules.diversions if each.policy in plan.policies]
         self._exec = {name: exec_cgroup(plan.settings, name) for name in plan.classes}
         try:
             found = socket_list.sockets()
@@ -90,7 +91,7 @@ class SocketView:
             "remote": written(socket.remote, socket.remote_port),
             "state": socket.state,
             "policies": self._policies(held, context, seen),
-            "tag": tag_state(context.tag, self._tags, self._plan.rules.diversions),
+            "tag": tag_state(context.tag, self._tags, self._diversions),
             "why": self._why(held, context, seen),
             **{key: value for key, value in asdict(seen).items() if key not in ("policy", "state")},
         }
@@ -98,7 +99,7 @@ class SocketView:
     def _policies(self, held: Held, context: SocketContext, seen: Traffic) -> list[dict[str, str]]:
         if is_connection(held):
             return [{"policy": seen.policy, "holds": "yes"}] if seen.policy else []
-        found = candidates(self._plan.rules.diversions, context, self._tags)
+        found = candidates(self._diversions, context, self._tags)
         return [{"policy": policy, "holds": holds} for policy, holds in found]
 
     def _why(self, held: Held, context: SocketContext, seen: Traffic) -> str:
@@ -131,7 +132,7 @@ class SocketView:
         Where both ways to a policy fail, the answer is that of its match.
         """
         found: dict[tuple[str, str], Answer] = {}
-        for each in self._plan.rules.diversions:
+        for each in self._diversions:
             way = "exec" if each.select and each.select.cgroup == (self._exec.get(each.policy),) else "match"
             found[each.policy, way] = explain(each.select, each.unless, context, self._tags)
         return [

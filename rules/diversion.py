@@ -98,8 +98,10 @@ class MarkLayout:
 class RulePlan:
     """All one daemon wants from netfilter. owner tells its chains or table from another daemon's.
 
-    connections: how many the map of known ones has room for. ending: the daemon is about to go. Customized
-    connections are dropped then, in both directions: nobody is there any more to undo what was done to them.
+    connections: how many the map of known ones has room for. ending: the daemon is about to go, and has a
+    map. Customized connections are dropped then, in both directions: nobody is there any more to undo what
+    was done to them. forgets: connections lose classes that no diversion has; not at the daemon's end, for
+    the next one knows what they mean.
     """
 
     owner: str
@@ -107,6 +109,7 @@ class RulePlan:
     diversions: tuple[Diversion, ...] = field(default=())  # highest priority first
     connections: int = 65536
     ending: bool = False
+    forgets: bool = True
 
     @property
     def renumbering(self) -> tuple[int, ...]:

@@ -149,7 +149,7 @@ def _egress_of(rules: Ruleset, protocol: str, known: str) -> str:
 def _branch(rules: Ruleset, chain: str, protocols: Iterable[str] = PROTOCOLS) -> None:
     """To the protocol's chain; where no policy wants the protocol any more, only forget what one wanted."""
     wanted = _wanted(rules.plan)
-    for protocol in protocols:
+    for protocol in protocols if wanted or rules.plan.forgets else ():
         way = f"-g {rules.name(f'{chain}-{protocol}')}" if protocol in wanted else _forget(rules)
         rules.add(chain, f"-p {protocol}", way)
 

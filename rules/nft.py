@@ -105,7 +105,8 @@ def _egress(plan: RulePlan) -> Iterator[str]:
     yield f"tcp flags & syn == 0 {known}"
     yield f"tcp flags & (syn | ack) == (syn | ack) ct mark & {marks.class_mask:#x} != 0 {known}"
     yield from _policies(plan, "out", "meta skuid >= 0 ")  # only packets with a socket have one
-    yield "meta skuid >= 0 " + _clear("ct", marks.class_mask)
+    if plan.forgets:
+        yield "meta skuid >= 0 " + _clear("ct", marks.class_mask)
     yield f"meta skuid >= 0 {leave}"
     yield known
 
@@ -129,7 +130,8 @@ def _policies(plan: RulePlan, side: str, condition: str) -> Iterator[str]:
 def _known(plan: RulePlan) -> Iterator[str]:
     yield f"ct mark & {plan.marks.class_mask:#x} == 0 return"
     yield from dict.fromkeys(_known_class(plan, diversion) for diversion in plan.diversions)
-    yield _clear("ct", plan.marks.class_mask)
+    if plan.forgets:
+        yield _clear("ct", plan.marks.class_mask)
 
 
 def _known_class(plan: RulePlan, diversion: Diversion) -> str:

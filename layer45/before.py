@@ -1,0 +1,31 @@
+"""What ran before a plan, and what of it the plan takes over: numbers, and versions that flows still have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from layer45.inheritance import Inheritance
+from layer45.modulefolder import ModuleIndex
+from layer45.numbering import QueuePlan
+from layer45.versions import Version
+from layer45.written_version import read_versions
+
+
+@dataclass(frozen=True)
+class Before:
+    """classes: numbers given so far. queues: their numbers are in use.
+
+    numbering: first queue and workers, if the queues are ours and groups keep their numbers where these are
+    equal. remarks: what could not be taken over, a line each.
+    """
+
+    classes: Mapping[str, int] = field(default_factory=dict)
+    queues: Sequence[QueuePlan] = ()
+    versions: Sequence[Version] = ()
+    numbering: tuple[int, int] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def inherited(left: Inheritance, index: ModuleIndex) -> Before:
+    """What another daemon left."""
+    versions, remarks = read_versions(left.versions, index)
+    return Before(left.classes, left.queues, versions, remarks=tuple(remarks))

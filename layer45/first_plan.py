@@ -1,0 +1,35 @@
+"""The plan that a daemon starts with: the files', with the numbers that the daemon before it has given."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from layer45.config import load_settings
+from layer45.handover import Predecessor
+from layer45.inheritance import Inheritance, inheritance_path, read_inheritance
+from layer45.life_cycle import LifeCycle
+from layer45.loader import Plan, with_states
+
+Load = Callable[[Path, Plan | Inheritance | None], Plan]
+
+
+def first_plan(
+    directory: Path, load: Load, life_cycle: LifeCycle, predecessor: Predecessor | None, log: Any
+) -> tuple[Plan, list[str]]:
+    """The plan, and what is to be told when it is in effect. The life cycle then has every policy's standing.
+
+    States by command outlive a handover, and nothing else. Raises Layer45Error.
+    """
+    settings = load_settings(directory)
+    if predecessor:
+        life_cycle.restore(predecessor.inheritance(settings).standings)
+        plan = load(directory, predecessor.inheritance(settings))
+        plan = with_states(plan, life_cycle.with_commands(plan.states))
+        life_cycle.follow_heritage(plan.states)
+        return plan, list(plan.warnings)
+    left, problem = read_inheritance(inheritance_path(settings.control_socket), settings.mark_mask)
+    if problem:
+        log.warning(problem)
+    life_cycle.restore(left.standings)
+    plan = load(directory, left)
+    return plan, [*plan.warnings, *life_cycle.follow_files(plan.states)]
