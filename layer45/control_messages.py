@@ -89,10 +89,13 @@ class TakeOver(msgspec.Struct, tag_field="command", tag="take-over"):
 class TakenOver(msgspec.Struct, tag_field="command", tag="taken-over"):
     """The successor is in charge; who is asked goes. Root's only."""
 
+    pid: Pid
+
 
 class GivenBack(msgspec.Struct, tag_field="command", tag="given-back"):
     """The successor cannot take over, and goes. Root's only."""
 
+    pid: Pid
     problems: list[str]
 
 

@@ -1,13 +1,14 @@
 """The plan that a daemon starts with: the files', with the numbers that the daemon before it has given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layer45.config import load_settings
 from layer45.handover import Predecessor
 from layer45.inheritance import Inheritance, inheritance_path, read_inheritance
-from layer45.life_cycle import LifeCycle
+from layer45.life_cycle import LifeCycle, State
 from layer45.loader import Plan, with_states
 
 Load = Callable[[Path, Plan | Inheritance | None], Plan]
@@ -24,7 +25,7 @@ def first_plan(
     if predecessor:
         life_cycle.restore(predecessor.inheritance(settings).standings)
         plan = load(directory, predecessor.inheritance(settings))
-        plan = with_states(plan, life_cycle.with_commands(plan.states))
+        plan = _commanded(plan, life_cycle.with_commands(plan.states))
         life_cycle.follow_heritage(plan.states)
         return plan, list(plan.warnings)
     left, problem = read_inheritance(inheritance_path(settings.control_socket), settings.mark_mask)
@@ -33,3 +34,10 @@ def first_plan(
     life_cycle.restore(left.standings)
     plan = load(directory, left)
     return plan, [*plan.warnings, *life_cycle.follow_files(plan.states)]
+
+
+def _commanded(plan: Plan, states: Mapping[str, State]) -> Plan:
+    if states == plan.states:
+        return plan
+    changed = with_states(plan, states)
+    return replace(changed, warnings=tuple(dict.fromkeys((*plan.warnings, *changed.warnings))))

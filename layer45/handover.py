@@ -14,6 +14,7 @@ predecessor goes, the successor is in charge. What no packet needs is not handed
 """
 
 import contextlib
+import os
 import socket
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Predecessor:
     def __init__(self, path: Path, connection: socket.socket) -> None:
         self.path = path
         self.dismissed = False
+        self._pid = os.getpid()
         self._told = False
         self._connection = connection
         self._left: Inheritance
@@ -50,9 +52,9 @@ class Predecessor:
             self.give_back(str(error))
         self._connection.close()
 
-    def begin(self, pid: int) -> None:
+    def begin(self) -> None:
         """Asks for all it has to give. Raises Layer45Error, also where it does not want to."""
-        self._send(TakeOver(pid))
+        self._send(TakeOver(self._pid))
         first, descriptors, _, _ = socket.recv_fds(
             self._connection, READ_BYTES, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
         )
@@ -75,7 +77,7 @@ class Predecessor:
         """We are in charge from here on, whether it hears of it or is gone."""
         self.dismissed = True
         with contextlib.suppress(OSError, Layer45Error):
-            self._ask(TakenOver())
+            self._ask(TakenOver(self._pid))
 
     def give_back(self, reason: str) -> None:
         """It goes on as before, unless it was dismissed or told so."""
@@ -83,7 +85,7 @@ class Predecessor:
             return
         self._told = True
         with contextlib.suppress(OSError, Layer45Error):
-            self._ask(GivenBack(reason.splitlines()))
+            self._ask(GivenBack(self._pid, reason.splitlines()))
 
     def _ask(self, request: Request) -> Reply:
         self._send(request)

@@ -6,7 +6,6 @@ meet.
 """
 
 import asyncio
-import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,7 +100,7 @@ class Service:
             self._daemon.start()
             return
         with self._predecessor:
-            self._predecessor.begin(os.getpid())
+            self._predecessor.begin()
             self._daemon.start(self._predecessor)
 
     async def _serve(self) -> None:
@@ -151,21 +150,21 @@ class Service:
                 return self._change_state(policy, how)
             case Restart():
                 return self._successor.launch()
-            case TakeOver(pid=pid):
-                return self._successor.begin(pid, self._server.listener, self._when_it_is_gone)
-            case TakenOver():
-                self._successor.finish()
+            case TakeOver(pid=heir):
+                return self._successor.begin(heir, self._server.listener, lambda: self._when_gone(heir))
+            case TakenOver(pid=heir):
+                self._successor.finish(heir)
                 self._loop.call_soon_threadsafe(self._server.leave)
-            case GivenBack(problems=problems):
-                self._successor.give_back(problems)
+            case GivenBack(pid=heir, problems=problems):
+                self._successor.give_back(heir, problems)
         return None
 
-    def _when_it_is_gone(self) -> None:
+    def _when_gone(self, pid: int) -> None:
         """In the worker thread: the successor has hung up."""
         if self._successor.in_charge:
             self._loop.call_soon_threadsafe(self._end.set)
         else:
-            self._successor.give_back(["it ended before it took over"])
+            self._successor.give_back(pid, ["it ended before it took over"])
 
     def _reload_now(self) -> dict[str, Any]:
         self._successor.refuse_changes()

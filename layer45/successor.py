@@ -1,6 +1,8 @@
 """The daemon that takes over from this one, as this one sees it; handover.py has the whole course."""
 
+import errno
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,15 +58,17 @@ class Successor:
         self._log.info("a successor takes over", successor=pid)
         return Handed(self._daemon.inheritance(), (self._daemon.lock.descriptor, listener), hung_up)
 
-    def finish(self) -> None:
-        """It is in charge."""
+    def finish(self, pid: int) -> None:
+        """It is in charge. Raises Layer45Error where it is not the one that has begun, or lives no more."""
+        if pid != self._pid or not _lives(pid):
+            raise Layer45Error(f"pid {pid} is not taking over from this daemon")
         self.in_charge = True
         notify(f"MAINPID={self._pid}")
         self._daemon.hand_over()
 
-    def give_back(self, problems: list[str]) -> None:
+    def give_back(self, pid: int, problems: list[str]) -> None:
         """It could not take over, so we go on. Once for each that has begun. Raises Layer45Error."""
-        if not self.busy:
+        if pid != self._pid:
             return
         self._problems, self._pid = problems, 0
         self._log.error("the successor did not take over", problems=problems)
@@ -82,6 +86,18 @@ class Successor:
         self.look()
         pid = self._pid or (self._process.pid if self._process else 0)
         return {"pid": pid, "problems": self._problems} if pid or self._problems else None
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; if it cannot be told, it does."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    try:
+        return not select.select([descriptor], [], [], 0)[0]  # readable: it has ended, reaped or not
+    finally:
+        os.close(descriptor)
 
 
 def command() -> list[str]:

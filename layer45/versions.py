@@ -1,9 +1,10 @@
 """Versions of a policy that run beside each other: flows finish on the one that they began with.
 
-A policy comes in another version if its key `version`, or the version of a module that was in its chain
-before too, is another one than before. Then the version that ran keeps its class, with a name of its own
-("voice@1"), its queue and its rules, which no new flow gets: conntrack's mark tells whose a flow is, both
-ways. The new version gets another class. All other changes of a chain concern the flows that are open, too.
+A policy comes in another version if its key `version` (or that of a policy that it includes), or the version
+of a module that was in its chain before too, is another one than before. Then the version that ran keeps its
+class, with a name of its own ("voice@1"), its queue and its rules, which no new flow gets: conntrack's mark
+tells whose a flow is, both ways. The new version gets another class. All other changes of a chain concern the
+flows that are open, too.
 
 An old version goes when it has no flow any more (old_versions.py), when its policy goes or stands by, or when
 there are too many of them. One that comes back has the class that it had.
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from layer45.composition import Composed, whole_chain
+from layer45.composition import Composed, whole_chain, whole_version
 from layer45.policy import ChainEntry, Policy
 
 MOST_VERSIONS = 4  # of one policy at the same time, the newest among them
@@ -75,14 +76,19 @@ def succeed(
     """What runs of these policies now, after what ran before with these classes."""
     numbers, newest, old, remarks = dict(classes), [], [], []
     for composed in running:
-        name = composed.policy.name
-        mine = [each for each in before if each.policy == name]
-        now = Version(name, composed, whole_chain(composed.policy, policies), time.time())
+        now = _newest(composed, policies)
+        mine = [each for each in before if each.policy == now.policy]
         first, rest = _follow(now, mine, numbers)
         newest.append(first)
         old += rest[-(MOST_VERSIONS - 1) :]
         remarks += [_too_many(each) for each in rest[: -(MOST_VERSIONS - 1)]]
     return Succession((*newest, *old), numbers, tuple(remarks))
+
+
+def _newest(composed: Composed, policies: Mapping[str, Policy]) -> Version:
+    policy = replace(composed.policy, version=whole_version(composed.policy, policies))
+    entries = whole_chain(policy, policies)
+    return Version(policy.name, replace(composed, policy=policy), entries, time.time())
 
 
 def _follow(now: Version, mine: Sequence[Version], numbers: dict[str, int]) -> tuple[Version, list[Version]]:

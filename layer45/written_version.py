@@ -57,6 +57,11 @@ class WrittenVersion(msgspec.Struct, frozen=True):
     mtu: Literal["fragment", "signal"]
     version: str
 
+    @property
+    def label(self) -> str:
+        """What people know it by; as versions.label."""
+        return self.version or "+".join(f"{name}-{version}" for name, version in self.modules.items()) or "0"
+
 
 def write_version(version: Version) -> WrittenVersion:
     """The plain values of a version."""
@@ -95,9 +100,7 @@ def read_versions(written: Iterable[WrittenVersion], index: ModuleIndex) -> tupl
         try:
             found.append(_read_version(each, index))
         except Layer45Error as error:
-            remarks.append(
-                f'policy "{each.policy}": version {each.version or each.name} cannot go on: {error}'
-            )
+            remarks.append(f'policy "{each.policy}": its version {each.label} cannot go on: {error}')
     return found, remarks
 
 

@@ -149,7 +149,7 @@ def _egress_of(rules: Ruleset, protocol: str, known: str) -> str:
 def _branch(rules: Ruleset, chain: str, protocols: Iterable[str] = PROTOCOLS) -> None:
     """To the protocol's chain; where no policy wants the protocol any more, only forget what one wanted."""
     wanted = _wanted(rules.plan)
-    for protocol in protocols if wanted or rules.plan.forgets else ():
+    for protocol in protocols:
         way = f"-g {rules.name(f'{chain}-{protocol}')}" if protocol in wanted else _forget(rules)
         rules.add(chain, f"-p {protocol}", way)
 
@@ -200,6 +200,13 @@ def _read_tag(rules: Ruleset) -> None:
 
 
 def _forget(rules: Ruleset) -> str:
+    """Of what has no policy. Where nothing is forgotten, conntrack is asked all the same.
+
+    With the last rule that does, its hooks would go, and with them every packet that waits in a queue
+    (nf_queue_nf_hook_drop).
+    """
+    if not rules.plan.forgets:
+        return f"-m connmark ! --mark {rules.masked()} -j RETURN"
     return f"-m connmark ! --mark {rules.masked()} -j CONNMARK --set-xmark {rules.masked()}"
 
 
