@@ -11,6 +11,7 @@ All methods run in one thread at a time; service.py sees to it.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -38,6 +39,8 @@ from layer45.sockets import SocketView
 from layer45.start_checks import check_privileges, check_queues_free, check_settings
 from layer45.suggest import did_you_mean
 
+UNKNOWN = -1
+
 
 class Daemon:
     """One daemon, of one configuration directory, in one network namespace."""
@@ -54,7 +57,7 @@ class Daemon:
         self._notices = Notices()
         self._life_cycle = LifeCycle()
         self._old_versions = OldVersions()
-        self._lost = 0  # connections, so far
+        self._lost = 0  # connections, so far; or UNKNOWN
         self.plan: Plan
         self._engine: Engine
         self._rules: Rules
@@ -93,7 +96,7 @@ class Daemon:
             if predecessor:
                 predecessor.dismiss()
                 self._lock.name_holder()
-                self._end_others()
+                self._lost = UNKNOWN  # the predecessor's are looked for at once
             self._adopt(plan, remarks)
             self._undo = undo.pop_all()
 
@@ -149,7 +152,7 @@ class Daemon:
         that waits in any queue of the namespace (nf_queue_nf_hook_drop).
         """
         if predecessor and not predecessor.dismissed:
-            predecessor.give_back("a step behind the switch has failed")
+            predecessor.give_back(str(sys.exception() or "it ended"))
             return
         with ExitStack() as steps:
             steps.callback(self._rules.remove, plan.rules.owner)
@@ -356,12 +359,9 @@ class Daemon:
     def end_lost_connections(self) -> None:
         """Closes what the engine has forgotten while it lived: nobody can translate it any more."""
         lost = self._engine.lost()
-        if lost != self._lost:
-            self._lost = lost
-            self._end_others()
-
-    def _end_others(self) -> None:
-        """Those in the map that the engine does not know."""
+        if lost == self._lost:
+            return
+        self._lost = lost
         closed = self._rules.end_lost(self._engine.customized)
         if closed:
             self._log.warning("customized connections were forgotten, and are closed", connections=closed)

@@ -1,4 +1,4 @@
-"""A policy comes in another version while packets flow: old flows finish on the old one, new ones get the new.
+"""A policy comes in another version while packets flow: old flows finish on the old one, new ones do not.
 
 a: client, daemon ── scramble ──▶ wire ──▶ b: daemon, echo server. A key for each version: who undoes a packet
 with the other version's sees garbage.
@@ -67,6 +67,10 @@ def _versions(daemon: Daemon, name: str = "hidden") -> list[tuple[str, int]]:
     return [(each["name"], each["flows"]) for each in policy["versions"]]
 
 
+def _client(hosts: Hosts, family: int = socket.AF_INET) -> socket.socket:
+    return connected(hosts.a, family, hosts.b, PORT)
+
+
 def _talk(client: socket.socket) -> None:
     assert exchange(client, [b"payload"]) == [b"payload"]
 
@@ -76,7 +80,7 @@ def test_two_versions_alternate_under_load(hosts: Hosts) -> None:
     content = noise(100_000)
     with (
         _scrambling(hosts) as (a, b),
-        connected(hosts.a, socket.AF_INET, hosts.b, PORT) as client,
+        _client(hosts) as client,
         connection(hosts, socket.AF_INET, TCP_PORT) as ends,
         contextlib.ExitStack() as flows,
     ):
@@ -86,7 +90,7 @@ def test_two_versions_alternate_under_load(hosts: Hosts) -> None:
             for turn in range(TURNS):
                 version = "12"[1 - turn % 2]
                 _rotate(a, b, _services(version))
-                new = flows.enter_context(connected(hosts.a, socket.AF_INET6, hosts.b, PORT))
+                new = flows.enter_context(_client(hosts, socket.AF_INET6))
                 _talk(new)
                 (flow,) = (each for each in a.flows() if each["local"].endswith(f":{new.getsockname()[1]}"))
                 assert flow["policy"] == "hidden"
@@ -105,7 +109,7 @@ def test_two_versions_alternate_under_load(hosts: Hosts) -> None:
 
 
 def test_a_parameter_alone_changes_all_flows_at_once(hosts: Hosts) -> None:
-    with _scrambling(hosts) as (a, b), connected(hosts.a, socket.AF_INET, hosts.b, PORT) as client:
+    with _scrambling(hosts) as (a, b), _client(hosts) as client:
         _talk(client)
         _rotate(a, b, _services("1", KEYS["2"]))
         _talk(client)
@@ -118,22 +122,20 @@ def test_while_one_end_has_the_new_version(hosts: Hosts, side: str) -> None:
     content = noise(100_000)
     with (
         _scrambling(hosts) as (a, b),
-        connected(hosts.a, socket.AF_INET, hosts.b, PORT) as old,
+        _client(hosts) as old,
         connection(hosts, socket.AF_INET, TCP_PORT) as ends,
     ):
         _talk(old)
-        (a if side == "sender" else b).reload(
-            (client_side if side == "sender" else server_side)(_services("2"))
-        )
+        if side == "sender":
+            a.reload(client_side(_services("2")))
+        else:
+            b.reload(server_side(_services("2")))
         _talk(old)
         assert transfer(*ends, content) == content
         with connection(hosts, socket.AF_INET, TCP_PORT) as new:
             assert transfer(*new, content) == content
         assert engine(a)["connections_alone"] == 1
-        with (
-            hosts.b.capture(f"udp dst port {PORT}") as wire,
-            connected(hosts.a, socket.AF_INET, hosts.b, PORT) as new,
-        ):
+        with hosts.b.capture(f"udp dst port {PORT}") as wire, _client(hosts) as new:
             _talk(new)  # the echo comes back by the same two keys
         assert b"payload" not in wire.content
 
@@ -168,7 +170,7 @@ def test_too_many_versions(hosts: Hosts) -> None:
         for number in range(1, 6):
             if number > 1:
                 _rotate(a, b, _services(str(number), f"a key of version {number}"))
-            flows.append(stack.enter_context(connected(hosts.a, socket.AF_INET, hosts.b, PORT)))
+            flows.append(stack.enter_context(_client(hosts)))
             _talk(flows[-1])
         for each in flows:
             _talk(each)
@@ -179,13 +181,13 @@ def test_too_many_versions(hosts: Hosts) -> None:
 
 
 def test_states_concern_all_versions(hosts: Hosts) -> None:
-    with _scrambling(hosts) as (a, _), connected(hosts.a, socket.AF_INET, hosts.b, PORT) as old:
+    with _scrambling(hosts) as (a, _), _client(hosts) as old:
         _talk(old)
         a.reload(client_side(_services("2")))
         a.ask("deprecate", "hidden")
         _talk(old)
         assert _versions(a) == [("hidden", 0), ("hidden@1", 1)]
-        with connected(hosts.a, socket.AF_INET, hosts.b, PORT) as new:
+        with _client(hosts) as new:
             received = engine(a)["received"]
             exchange(new, [b"payload"])
             assert engine(a)["received"] == received
@@ -201,7 +203,7 @@ def test_revoked_and_closed_drops_flows_of_every_version(hosts: Hosts) -> None:
     closed = _services("1", rest='on_failure = "closed"'), _services("2", rest='on_failure = "closed"')
     with _scrambling(hosts) as (a, _):
         a.reload(client_side(closed[0]))
-        with connected(hosts.a, socket.AF_INET, hosts.b, PORT) as old:
+        with _client(hosts) as old:
             _talk(old)
             a.reload(client_side(closed[1]))
             _talk(old)
@@ -217,7 +219,7 @@ def test_an_old_version_goes_with_its_last_flow(hosts: Hosts) -> None:
         for host in hosts:
             host.run(["sysctl", "-w", f"net.netfilter.{name}=4"])
     with _scrambling(hosts, "udp_idle_s = 1") as (a, b):
-        with connected(hosts.a, socket.AF_INET, hosts.b, PORT) as old:
+        with _client(hosts) as old:
             _talk(old)
             _rotate(a, b, _services("2"))
             eventually(lambda: dict(_versions(a))["hidden@1"] == 0, 5)
@@ -233,7 +235,7 @@ def test_an_old_version_goes_with_its_last_flow(hosts: Hosts) -> None:
 def test_old_versions_outlive_their_daemon(hosts: Hosts) -> None:
     """By handover and by restart, also when the files have another version meanwhile."""
     with _scrambling(hosts) as (a, b), contextlib.ExitStack() as stack:
-        new: Any = lambda: stack.enter_context(connected(hosts.a, socket.AF_INET, hosts.b, PORT))  # noqa: E731
+        new: Any = lambda: stack.enter_context(_client(hosts))  # noqa: E731
         first = new()
         _talk(first)
         _rotate(a, b, _services("2"))
@@ -270,7 +272,7 @@ def test_a_module_of_old_that_is_gone_is_told(hosts: Hosts, tmp_path: Path) -> N
         for daemon in (a, b):
             daemon.restart()
             (warning,) = daemon.ask("status")["warnings"]
-            expected = 'policy "flipped": its version flipped cannot go on: module flip 1.0.0 is 2.0.0 now'
+            expected = 'policy "flipped": its version flip-1.0.0 cannot go on: module flip 1.0.0 is 2.0.0 now'
             assert warning == expected
             assert [name for name, _ in _versions(daemon, "flipped")] == ["flipped"]
         assert transfer(*old, content) == content
