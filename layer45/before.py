@@ -12,14 +12,15 @@ from layer45.written_version import read_versions
 
 @dataclass(frozen=True)
 class Before:
-    """classes: numbers given so far. queues: their numbers are in use.
+    """classes: numbers given so far. queues: ours until now; taken: numbers of others that are in use.
 
-    numbering: first queue and workers, if the queues are ours and groups keep their numbers where these are
+    numbering: first queue and workers, for which the queues were numbered: groups keep them where these are
     equal. remarks: what could not be taken over, a line each.
     """
 
     classes: Mapping[str, int] = field(default_factory=dict)
     queues: Sequence[QueuePlan] = ()
+    taken: Sequence[int] = ()
     versions: Sequence[Version] = ()
     numbering: tuple[int, int] | None = None
     remarks: tuple[str, ...] = ()
@@ -28,4 +29,4 @@ class Before:
 def inherited(left: Inheritance, index: ModuleIndex) -> Before:
     """What another daemon left."""
     versions, remarks = read_versions(left.versions, index)
-    return Before(left.classes, left.queues, versions, remarks=tuple(remarks))
+    return Before(left.classes, taken=left.taken, versions=versions, remarks=tuple(remarks))

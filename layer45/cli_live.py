@@ -28,10 +28,10 @@ def run(
 
 
 def restart(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """Make the daemon start its successor, which takes over; no packet is lost or passes as it is.
+    """Let a new daemon take over from the one that runs.
 
-    For after an upgrade, and to change what layer45.toml says. If the successor cannot take over, the daemon
-    goes on as it was, and the error is printed.
+    No packet is lost or passes as it is. For after an upgrade, and to change what layer45.toml says. If the
+    new one cannot take over, the daemon goes on as it was, and the error is printed.
     """
     from layer45.output import print_json
     from layer45.restart import restart as restart_daemon

@@ -118,7 +118,7 @@ class Daemon:
 
     def inheritance(self) -> Inheritance:
         """What a successor needs to know."""
-        return left_by(self.plan, self._life_cycle.standings, self.plan.queues)
+        return left_by(self.plan, self._life_cycle.standings)
 
     @property
     def lock(self) -> DaemonLock:

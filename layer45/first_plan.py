@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from layer45.config import load_settings
 from layer45.handover import Predecessor
 from layer45.inheritance import Inheritance, inheritance_path, read_inheritance
 from layer45.life_cycle import LifeCycle, State
 from layer45.loader import Plan, with_states
+from layer45.start_checks import bound_queues
 
 Load = Callable[[Path, Plan | Inheritance | None], Plan]
 
@@ -23,8 +26,9 @@ def first_plan(
     """
     settings = load_settings(directory)
     if predecessor:
-        life_cycle.restore(predecessor.inheritance(settings).standings)
-        plan = load(directory, predecessor.inheritance(settings))
+        left = msgspec.structs.replace(predecessor.inheritance(settings), taken=tuple(bound_queues()))
+        life_cycle.restore(left.standings)
+        plan = load(directory, left)
         plan = _commanded(plan, life_cycle.with_commands(plan.states))
         life_cycle.follow_heritage(plan.states)
         return plan, list(plan.warnings)

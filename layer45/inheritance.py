@@ -19,7 +19,6 @@ import msgspec
 
 from layer45.life_cycle import Standing
 from layer45.namespace import namespace_identity
-from layer45.numbering import QueuePlan
 from layer45.written_version import WrittenVersion, write_version
 
 if TYPE_CHECKING:
@@ -35,14 +34,14 @@ ClassNumber = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_CLASS)]
 class Inheritance(msgspec.Struct, frozen=True):
     """classes: numbers given so far, by policy, the longest gone first. versions: the chains that ran.
 
-    standings: of the policies. queues: of a daemon that still runs, whose numbers are taken.
+    standings: of the policies. taken: numbers of queues that somebody reads.
     """
 
     valid: str = ""  # where and for which marks
     classes: dict[str, ClassNumber] = {}
     versions: tuple[WrittenVersion, ...] = ()
     standings: dict[str, Standing] = {}
-    queues: tuple[QueuePlan, ...] = ()
+    taken: tuple[int, ...] = ()
 
 
 _decoder = msgspec.json.Decoder(Inheritance)
@@ -53,16 +52,13 @@ def valid_for(mark_mask: int) -> str:
     return f"{BOOT_ID.read_text().strip()} {namespace_identity()} {mark_mask:#x}"
 
 
-def left_by(
-    plan: "Plan", standings: Mapping[str, Standing], queues: tuple[QueuePlan, ...] = ()
-) -> Inheritance:
+def left_by(plan: "Plan", standings: Mapping[str, Standing]) -> Inheritance:
     """What a daemon with this plan leaves."""
     return Inheritance(
         valid_for(plan.settings.mark_mask),
         dict(plan.classes),
         tuple(map(write_version, plan.versions)),
         dict(standings),
-        queues,
     )
 
 

@@ -144,7 +144,7 @@ def load(directory: Path, previous: Plan | Inheritance | None = None) -> Plan:
 def _before(plan: Plan | None) -> Before:
     if plan is None:
         return Before()
-    return Before(plan.classes, plan.queues, plan.versions, _numbers(plan.settings))
+    return Before(plan.classes, plan.queues, (), plan.versions, _numbers(plan.settings))
 
 
 def without_versions(plan: Plan, names: Iterable[str]) -> Plan:
@@ -276,7 +276,9 @@ def _queues(
     first, workers = settings.first_queue, settings.workers
     same = before.numbering == (first, workers)
     try:
-        return number_queues([_kind(each) for each in running], first, workers, before.queues, same)
+        return number_queues(
+            [_kind(each) for each in running], first, workers, before.queues, same, before.taken
+        )
     except ValueError as error:
         problems.add(place.child("first_queue"), str(error))
         return {}

@@ -7,6 +7,7 @@ meet.
 
 import asyncio
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from layer45.notify import notify, notify_reloading, watchdog_interval_s
 from layer45.successor import Successor
 
 HEALTH_INTERVAL_S = 1.0
+TAKE_OVER_LIMIT_S = 8.0
 CHANGES = (Reload, ChangeState, Attach, Detach, ExecPrepare, Restart, TakeOver)
 
 
@@ -112,11 +114,18 @@ class Service:
             notify("READY=1", self._summary())
             self._begin(self._watch())
             await self._end.wait()
+            await self._let_successor_decide()
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await hang_up(server)
+
+    async def _let_successor_decide(self) -> None:
+        """One that takes over right now is in charge in a moment, or not: so the rules are one daemon's."""
+        until = time.monotonic() + TAKE_OVER_LIMIT_S
+        while self._successor.busy and not self._successor.in_charge and time.monotonic() < until:
+            await asyncio.sleep(0.02)
 
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -29,6 +29,7 @@ class Successor:
         self._pid = 0  # of who has begun to take over
         self._process: subprocess.Popen[bytes] | None = None
         self._problems: list[str] = []
+        self._owes = False  # rules that have not been taken back
 
     @property
     def busy(self) -> bool:
@@ -67,15 +68,29 @@ class Successor:
         self._daemon.hand_over()
 
     def give_back(self, pid: int, problems: list[str]) -> None:
-        """It could not take over, so we go on. Once for each that has begun. Raises Layer45Error."""
+        """It could not take over, so we go on. Once for each that has begun."""
         if pid != self._pid:
             return
         self._problems, self._pid = problems, 0
         self._log.error("the successor did not take over", problems=problems)
-        self._daemon.take_back()
+        self._owes = True
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Until it has worked."""
+        try:
+            self._daemon.take_back()
+            self._owes = False
+        except Layer45Error as error:
+            self._log.error("the rules cannot be taken back yet", reason=str(error))
 
     def look(self) -> None:
-        """Whether the one that was started has ended without a word."""
+        """Whether the one that was started has ended without a word; and what could not be taken back."""
+        if self._owes:
+            self._take_back()
+        self._reap()
+
+    def _reap(self) -> None:
         status = self._process.poll() if self._process else None
         if status is not None and not self.in_charge and not self._problems:
             self._problems = [f"the successor ended with status {status}; the log says why"]
@@ -83,7 +98,7 @@ class Successor:
 
     def status(self) -> dict[str, Any] | None:
         """As `layer45 status --json` has it: the last one that was asked for or came, or None."""
-        self.look()
+        self._reap()
         pid = self._pid or (self._process.pid if self._process else 0)
         return {"pid": pid, "problems": self._problems} if pid or self._problems else None
 

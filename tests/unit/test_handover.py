@@ -71,7 +71,8 @@ async def _without_signals(service: Service, loop: asyncio.AbstractEventLoop) ->
 
 @pytest.fixture
 def predecessor(running: Service, path: Path) -> Iterator[Predecessor]:
-    """Of which everything was asked."""
+    """Of which everything was asked. It reads queue 4500."""
+    (path.parents[1] / "bound").write_text(" 4500  31337     0 2 65531     0     0        0  1\n")
     found = find_predecessor(path)
     assert found is not None
     with found:
