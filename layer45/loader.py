@@ -175,7 +175,7 @@ def _plan(written: Written, states: Mapping[str, State], before: Before, problem
     )
     active = [each.policy for each in running if states[each.policy.name] == "active"]
     _check_priorities(active, problems)
-    after = succeed(running, written.policies, before.versions, before.classes)
+    after = succeed(running, written.policies, before.versions, before.classes, settings.marks.capacity)
     classes = _classes([each.name for each in after.versions], after.classes, settings, place, problems)
     queues = _queues([each.composed for each in after.versions], settings, before, place, problems)
     problems.raise_any()

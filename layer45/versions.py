@@ -72,17 +72,25 @@ def succeed(
     policies: Mapping[str, Policy],
     before: Sequence[Version],
     classes: Mapping[str, int],
+    capacity: int,
 ) -> Succession:
-    """What runs of these policies now, after what ran before with these classes."""
-    numbers, newest, old, remarks = dict(classes), [], [], []
+    """What runs of these policies now, after what ran before with these classes.
+
+    capacity: of classes; old versions are the first to go where there are too few.
+    """
+    numbers, newest, old, over = dict(classes), [], [], []
     for composed in running:
         now = _newest(composed, policies)
         mine = [each for each in before if each.policy == now.policy]
         first, rest = _follow(now, mine, numbers)
         newest.append(first)
         old += rest[-(MOST_VERSIONS - 1) :]
-        remarks += [_too_many(each) for each in rest[: -(MOST_VERSIONS - 1)]]
-    return Succession((*newest, *old), numbers, tuple(remarks))
+        over += [(each, f"{MOST_VERSIONS} of a policy") for each in rest[: -(MOST_VERSIONS - 1)]]
+    old.sort(key=lambda each: each.since)
+    room = max(0, capacity - len(newest))
+    over += [(each, f"as many as mark_mask numbers, {capacity},") for each in old[: max(0, len(old) - room)]]
+    kept = old[max(0, len(old) - room) :]
+    return Succession((*newest, *kept), numbers, tuple(_ends(each, most) for each, most in over))
 
 
 def _newest(composed: Composed, policies: Mapping[str, Policy]) -> Version:
@@ -129,6 +137,6 @@ def _names(first: str) -> Iterable[str]:
     yield from (f"{first}~{number}" for number in itertools.count(2))
 
 
-def _too_many(version: Version) -> str:
+def _ends(version: Version, most: str) -> str:
     of = f'policy "{version.policy}": its version {version.name.partition("@")[2]}'
-    return f"{of} ends, and its flows lose it: {MOST_VERSIONS} versions run at the same time at most"
+    return f"{of} ends, and its flows lose it: versions that run at the same time are {most} at most"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import layer45
 from layer45.control_client import ask
 from layer45.control_messages import ChangeState
 from layer45.errors import Layer45Error
@@ -21,6 +22,7 @@ from .daemons import (
     assert_balanced,
     assert_no_checksum_errors,
     client_side,
+    eventually,
     running,
     server_side,
 )
@@ -197,6 +199,35 @@ def test_a_connection_that_opens_meanwhile_is_customized(hosts: Hosts) -> None:
                     assert transfer(client, server, content) == content
                     assert transfer(server, client, content) == content
         assert customized(a) == customized(b) == 1
+
+
+def test_what_the_service_manager_allows_is_enough(hosts: Hosts) -> None:
+    """The unit's capabilities, and no way to get others."""
+    unit = (Path(layer45.__file__).parent / "layer45.service").read_text()
+    (allowed,) = (line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    names = (each.removeprefix("CAP_").lower() for each in allowed.partition("=")[2].split())
+    bounds = ",".join(["-all", *(f"+{name}" for name in names)])
+    with (
+        running(hosts.a, client_side([MARKED])) as a,
+        running(hosts.b, server_side([MARKED])) as b,
+        echo(hosts.b, PORT),
+    ):
+        a.stop()
+        words = ["setpriv", "--no-new-privs", "--bounding-set", bounds, *a.command("run")]
+        with a.log.open("a") as log:
+            a.process = hosts.a.popen(words, stderr=log)
+        eventually(lambda: a.log.read_text().count("event=ready") == 2, 10)
+        before = _rights(a)
+        a.restart()
+        assert _packets_pass(hosts, b)
+        assert _rights(a) == before
+        assert "NoNewPrivs:\t1" in before
+
+
+def _rights(daemon: Daemon) -> list[str]:
+    assert daemon.process is not None
+    lines = Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines()
+    return [line for line in lines if line.startswith(("Cap", "NoNewPrivs"))]
 
 
 def _packets_pass(hosts: Hosts, b: Daemon) -> bool:

@@ -156,6 +156,19 @@ def test_a_predecessor_that_hangs_up_leaves_the_heir_in_charge(
     predecessor.listener.close()
 
 
+def test_a_stop_waits_until_it_is_clear_whose_the_rules_are(
+    predecessor: Predecessor, running: Service, stage: Stage
+) -> None:
+    running._loop.call_soon_threadsafe(running._end.set)
+    time.sleep(0.3)
+    assert stage.taken() == []
+    predecessor.give_back("something failed")
+    eventually(lambda: "release" in stage.calls)
+    assert stage.taken()[-5:] == ["divert_nothing", "stop", "remove", "stop", "release"]
+    predecessor.lock.leave()
+    predecessor.listener.close()
+
+
 def test_other_mark_bits_cannot_be_taken_over(
     predecessor: Predecessor,
     make: Callable[[], Daemon],

@@ -89,6 +89,21 @@ def test_there_are_not_too_many(configuration: Configuration) -> None:
     assert plan.classes["voice@0"] == 1  # not given to others soon
 
 
+def test_where_classes_are_few_old_versions_go_first(configuration: Configuration) -> None:
+    configuration.module("one")
+    configuration.settings("mark_mask = 0x700\n")  # three classes
+    plan = None
+    for version in range(4):
+        configuration.policies(policy(f"{version}"))
+        plan = configuration.load(plan)
+    assert plan is not None
+    assert list(flows(plan)) == ["voice", "voice@1", "voice@2"]
+    assert plan.warnings[0].endswith("at the same time are as many as mark_mask numbers, 3, at most")
+    configuration.policies(policy("3") + "[policy.b]\n[policy.c]\n")
+    plan = configuration.load(plan)
+    assert sorted(flows(plan)) == ["b", "c", "voice"]
+
+
 def test_states_are_those_of_all_versions(configuration: Configuration) -> None:
     configuration.module("one")
     configuration.policies(policy("1", rest='on_failure = "closed"'))
