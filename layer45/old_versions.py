@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layer45.loader import Plan
+from layer45.loader import ChainPlan, Plan
 from layer45.rules.conntrack import has_mark
-from layer45.rules.diversion import MarkLayout
 
-LOOK_S = 1.0
+LOOK_S = 5.0  # conntrack goes through all connections for an answer
 HasMark = Callable[[int, int], bool | None]
 
 
@@ -19,6 +18,7 @@ class OldVersions:
         self._look_s = look_s
         self._has = has
         self._next = 0.0
+        self._idle_since: dict[str, float] = {}
 
     def over(self, plan: Plan, stats: Callable[[], Mapping[str, Any]]) -> list[str]:
         """Names of those that are over. stats: of the engine, by name."""
@@ -29,12 +29,15 @@ class OldVersions:
         self._next = now + self._look_s
         seen = stats()
         idle = [chain for chain in old if not seen.get(chain.name, {}).get("flows", 0)]
-        marks = plan.rules.marks
-        return [chain.name for chain in idle if not self._in_conntrack(marks, chain.class_id)]
+        self._idle_since = {chain.name: self._idle_since.get(chain.name, now) for chain in idle}
+        return [chain.name for chain in idle if self._is_over(plan, chain, now)]
 
-    def _in_conntrack(self, marks: MarkLayout, class_id: int) -> bool:
-        """Where conntrack cannot be asked, what the engine says must do."""
-        return bool(self._has(marks.spread(class_id), marks.class_mask))
+    def _is_over(self, plan: Plan, chain: ChainPlan, now: float) -> bool:
+        """Where conntrack cannot tell, the engine must have known no flow for as long as it remembers one."""
+        marks = plan.rules.marks
+        found = self._has(marks.spread(chain.class_id), marks.class_mask)
+        longest_s = max(plan.settings.udp_idle_s, plan.settings.tcp_idle_s)
+        return not found if found is not None else now - self._idle_since[chain.name] > longest_s
 
 
 def describe(plan: Plan, name: str, stats: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -227,7 +227,7 @@ def test_an_old_version_goes_with_its_last_flow(hosts: Hosts) -> None:
             _talk(old)  # idle for the engine, but not for conntrack
             assert dict(_versions(a))["hidden@1"] == 1
         for daemon in (a, b):
-            eventually(lambda: [name for name, _ in _versions(daemon)] == ["hidden"], 15)  # noqa: B023
+            eventually(lambda: [name for name, _ in _versions(daemon)] == ["hidden"], 30)  # noqa: B023
             assert 'event="old versions are over"' in daemon.log.read_text()
             assert "hidden@1" in daemon.log.read_text()
 
