@@ -10,7 +10,7 @@
     hangs up, and listens                         empties its queues, closes them, ends
 
 If the successor goes before TakenOver, the predecessor installs its own rules once more, and goes on. If the
-predecessor goes, the successor is in charge. What no packet needs is not handed over: the engine's flows.
+predecessor goes, the successor is in charge. The engine's flows are not handed over.
 """
 
 import contextlib
@@ -54,6 +54,14 @@ class Predecessor:
 
     def begin(self) -> None:
         """Asks for all it has to give. Raises Layer45Error, also where it does not want to."""
+        try:
+            self._begin()
+        except OSError as error:
+            raise Layer45Error(
+                f"{self.path}: the daemon does not answer: {error.strerror or error}"
+            ) from None
+
+    def _begin(self) -> None:
         self._send(TakeOver(self._pid))
         first, descriptors, _, _ = socket.recv_fds(
             self._connection, READ_BYTES, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
