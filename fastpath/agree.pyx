@@ -155,6 +155,8 @@ cdef l45_verdict _peers_syn(l45_worker *worker, l45_entry *entry, l45_connection
     if offered:
         memcpy(digests, packet.data + offer.at + DIGESTS, sizeof(digests))
     if tcp_flags(packet) & TCP_ACK:
+        if offered and entry.phase == PHASE_OPENING and not connection.started:
+            return L45_DROP  # to an offer of an engine that is gone: our kernel will send its SYN again, to this one
         if not _takes_answer(worker, entry, connection, packet, _mirrors(entry.chain, digests, offered)):
             _refuse(connection, packet)
             return L45_PASS

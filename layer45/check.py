@@ -99,7 +99,7 @@ def _standby(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _policy(policy: Policy) -> dict[str, Any]:
-    keys = ("name", "summary", "state", "priority", "on_failure", "mtu", "apply_now")
+    keys = ("name", "summary", "version", "state", "priority", "on_failure", "mtu", "apply_now")
     return {**{key: getattr(policy, key) for key in keys}, "file": str(policy.file), "line": policy.line}
 
 

@@ -13,15 +13,34 @@ def run(
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log JSON lines instead of key=value.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take over from the daemon that runs, if one does.")
+    ] = False,
 ) -> None:
     """The root daemon, in the foreground.
 
-    Rules, queues and chains live as long as it does. SIGTERM or SIGINT ends it and leaves nothing behind;
-    SIGHUP reloads. It speaks sd_notify, watchdog included.
+    Rules, queues and chains live as long as it does. SIGTERM or SIGINT ends it, and leaves nothing behind but
+    a file for the next one; SIGHUP reloads. It speaks sd_notify, watchdog included.
     """
     from layer45.service import run as run_service
 
-    raise typer.Exit(run_service(config, log_json))
+    raise typer.Exit(run_service(config, log_json, replace))
+
+
+def restart(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Let a new daemon take over from the one that runs.
+
+    No packet is lost or passes as it is. For after an upgrade, and to change what layer45.toml says. If the
+    new one cannot take over, the daemon goes on as it was, and the error is printed.
+    """
+    from layer45.output import print_json
+    from layer45.restart import restart as restart_daemon
+
+    done = restart_daemon(config)
+    if as_json:
+        print_json(done)
+    else:
+        print(f"pid {done['pid']} has taken over from pid {done['predecessor']}")
 
 
 def exec_(
@@ -97,4 +116,4 @@ def ask_daemon(config: Path, request: Any) -> Any:
     return ask(Path(load_settings(config).control_socket), request, config)
 
 
-COMMANDS = (run, exec_, reload, status, flows, stats)
+COMMANDS = (run, exec_, reload, restart, status, flows, stats)

@@ -34,6 +34,22 @@ class Composed:
         return tuple(link.instance for link in self.links)
 
 
+def whole_chain(policy: Policy, policies: Mapping[str, Policy]) -> tuple[ChainEntry, ...]:
+    """The entries of its whole chain, those of included policies first."""
+    return tuple(entry for part in _all_parts(policy, policies) for entry in policies[part].chain)
+
+
+def whole_version(policy: Policy, policies: Mapping[str, Policy]) -> str:
+    """Its version and those of the policies that it includes."""
+    versions = (policies[part].version for part in _all_parts(policy, policies))
+    return "+".join(version for version in versions if version)
+
+
+def _all_parts(policy: Policy, policies: Mapping[str, Policy]) -> list[str]:
+    seen = {policy.name}
+    return [*(part for name in policy.include for part in _parts(name, policies, seen)), policy.name]
+
+
 def compose(policies: Mapping[str, Policy], index: ModuleIndex, problems: Problems) -> list[Composed]:
     """All policies, standby ones too. What is wrong is collected, and such a policy's result is of no use."""
     own = {name: _own_links(policy, index, problems) for name, policy in policies.items()}

@@ -10,14 +10,16 @@ import contextlib
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from layer45.control_messages import LONGEST_REQUEST_BYTES, Reply, Request, decode_request, encode
+from layer45.control_messages import LONGEST_REQUEST_BYTES, ROOTS, Reply, Request, decode_request, encode
 from layer45.errors import ConfigError, Layer45Error
 from layer45.peer import CONTROL_GROUP, control_gid, peer_of
 
@@ -26,6 +28,19 @@ Answer = Callable[[Request], object]
 MOST_CLIENTS = 32
 REQUEST_TIME_OUT_S = 10.0  # for a whole request line to arrive, and for a reply to be taken
 BACKLOG = 64
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A result that comes with descriptors, which stay ours.
+
+    Its client may take as long as it likes for what it asks next. ended: called in the executor when the
+    client has hung up.
+    """
+
+    result: object
+    descriptors: tuple[int, ...]
+    ended: Callable[[], None]
 
 
 def problems_of(error: Layer45Error) -> list[str]:
@@ -75,20 +90,37 @@ class ControlServer:
         self._log = log
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._listener: socket.socket
+        self._is_ours = True
 
-    async def open(self) -> None:
-        """Starts to listen. Raises Layer45Error."""
-        listener = bind_socket(self.path)
-        self._server = await asyncio.start_unix_server(self._meet, sock=listener, limit=LONGEST_REQUEST_BYTES)
+    async def open(self, listener: socket.socket | None = None) -> None:
+        """Starts to listen, with the socket that a predecessor has handed over. Raises Layer45Error."""
+        self._listener = listener or bind_socket(self.path)
+        keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        self._server = await asyncio.start_unix_server(
+            self._meet, sock=self._listener, limit=LONGEST_REQUEST_BYTES, **keep
+        )
+
+    @property
+    def listener(self) -> int:
+        """The descriptor of the listening socket, which stays ours."""
+        return self._listener.fileno()
+
+    def leave(self) -> None:
+        """Takes no more clients: another process listens here now, and the socket's name is its."""
+        self._is_ours = False
+        if self._server is not None:
+            self._server.close()
 
     async def close(self) -> None:
-        """Stops listening, hangs up on every client, removes the socket."""
+        """Stops listening, hangs up on every client, removes the socket if it is ours."""
         if self._server is not None:
             self._server.close()
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        self.path.unlink(missing_ok=True)
+        if self._is_ours:
+            self.path.unlink(missing_ok=True)
 
     def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
@@ -97,11 +129,12 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(high=0)  # drain returns when the client has taken it all
+        talk = Talk(reader, writer, self.time_out_s)
         try:
-            refusal = self._refusal(writer)
+            refusal = self._refusal(talk)
             if refusal:
-                await self._send(writer, encode(Reply(ok=False, problems=[refusal])))
-            while not refusal and await self._converse(reader, writer):
+                await self._send(talk, encode(Reply(ok=False, problems=[refusal])))
+            while not refusal and await self._converse(talk):
                 pass
         except (TimeoutError, ConnectionError):
             pass
@@ -109,9 +142,12 @@ class ControlServer:
             self._log.warning("control client failed", error=str(error))
         finally:
             writer.transport.abort()
+            if talk.handed:
+                self._executor.submit(talk.handed.ended)
 
-    def _refusal(self, writer: asyncio.StreamWriter) -> str:
-        peer = peer_of(writer.get_extra_info("socket"))
+    def _refusal(self, talk: "Talk") -> str:
+        peer = peer_of(talk.writer.get_extra_info("socket"))
+        talk.is_root = peer.uid == 0
         if not peer.permitted:
             self._log.warning("control client refused", pid=peer.pid, uid=peer.uid)
             return f"{self.path}: uid {peer.uid} may not command it: be root, or in group {CONTROL_GROUP}"
@@ -119,28 +155,35 @@ class ControlServer:
             return f"{self.path}: busy with {MOST_CLIENTS} other clients; try again"
         return ""
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _converse(self, talk: "Talk") -> bool:
         """One request and its reply. False: nothing more will come."""
         try:
-            line = await asyncio.wait_for(reader.readline(), self.time_out_s)
+            line = await asyncio.wait_for(talk.reader.readline(), talk.patience_s)
         except ValueError:
             longest = f"a request of more than {LONGEST_REQUEST_BYTES} bytes"
-            await self._send(writer, encode(Reply(ok=False, problems=[longest])))
+            await self._send(talk, encode(Reply(ok=False, problems=[longest])))
             return False
         if not line.endswith(b"\n"):
             return False
         loop = asyncio.get_running_loop()
-        await self._send(writer, await loop.run_in_executor(self._executor, self._reply_to, line))
+        await self._send(talk, await loop.run_in_executor(self._executor, self._reply_to, line, talk))
         return True
 
-    async def _send(self, writer: asyncio.StreamWriter, reply: bytes) -> None:
-        writer.write(reply)
-        await asyncio.wait_for(writer.drain(), self.time_out_s)
+    async def _send(self, talk: "Talk", reply: bytes) -> None:
+        talk.hand_over()
+        talk.writer.write(reply)
+        await asyncio.wait_for(talk.writer.drain(), self.time_out_s)
 
-    def _reply_to(self, line: bytes) -> bytes:
+    def _reply_to(self, line: bytes, talk: "Talk") -> bytes:
         """Runs in the executor. Whatever a request brings, the reply is one line."""
         try:
-            return encode(Reply(ok=True, result=self._answer(decode_request(line))))
+            request = decode_request(line)
+            if isinstance(request, ROOTS) and not talk.is_root:
+                raise Layer45Error(f"{self.path}: only root may take over")
+            result = self._answer(request)
+            if isinstance(result, Handed):
+                talk.handed, talk.patience_s, result = result, None, result.result
+            return encode(Reply(ok=True, result=result))
         except msgspec.DecodeError as error:
             return encode(Reply(ok=False, problems=[f"not a request: {error}"]))
         except Layer45Error as error:
@@ -148,6 +191,26 @@ class ControlServer:
         except BaseException:  # SystemExit, too: what a request runs into does not end the daemon
             self._log.exception("request failed")
             return encode(Reply(ok=False, problems=["the daemon could not answer; its log says why"]))
+
+
+@dataclass
+class Talk:
+    """A client and what it was handed. patience_s: how long we wait for its next request; None: for ever."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    patience_s: float | None
+    is_root: bool = False
+    handed: Handed | None = None
+    sent: bool = False
+
+    def hand_over(self) -> None:
+        """Sends descriptors that were not sent yet, with a byte in front of the reply's line: a space."""
+        if self.handed is None or self.sent:
+            return
+        self.sent = True
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as connection:
+            socket.send_fds(connection, [b" "], self.handed.descriptors)
 
 
 async def hang_up(server: ControlServer) -> None:

@@ -76,7 +76,34 @@ class Explain(msgspec.Struct, tag_field="command", tag="explain", forbid_unknown
     socket: Annotated[str, msgspec.Meta(max_length=255)] | None = None
 
 
-Request = Status | Stats | Flows | Reload | ExecPrepare | ChangeState | Attach | Detach | Sockets | Explain
+class Restart(msgspec.Struct, tag_field="command", tag="restart", forbid_unknown_fields=True):
+    """Start a successor, which takes over; the reply names its process."""
+
+
+class TakeOver(msgspec.Struct, tag_field="command", tag="take-over"):
+    """A successor asks what it needs to take over. Root's only; see handover.py for what follows."""
+
+    pid: Pid
+
+
+class TakenOver(msgspec.Struct, tag_field="command", tag="taken-over"):
+    """The successor is in charge; who is asked goes. Root's only."""
+
+    pid: Pid
+
+
+class GivenBack(msgspec.Struct, tag_field="command", tag="given-back"):
+    """The successor cannot take over, and goes. Root's only."""
+
+    pid: Pid
+    problems: list[str]
+
+
+Request = (
+    Status | Stats | Flows | Reload | ExecPrepare | ChangeState | Attach | Detach | Sockets | Explain
+    | Restart | TakeOver | TakenOver | GivenBack
+)  # fmt: skip
+ROOTS = (TakeOver, TakenOver, GivenBack)  # requests that only root may make
 
 
 class Reply(msgspec.Struct, omit_defaults=True):

@@ -1,7 +1,7 @@
 """The daemon's life: what is started in which order, how a reload switches, and what is undone at the end.
 
     start:   plan → lock → cgroups → map → engine (queues bound, chains published) → rules → tagger
-             → sockets that are open (apply_now)
+             → sockets that are open (apply_now); in the place of a predecessor, too, see handover.py
     reload:  plan → chains → cgroups → map → engine.apply → rules → engine.retire → tagger
              → sockets that are open; a change of a policy's state, and the first program that a policy's
              `exec` starts, too
@@ -12,6 +12,7 @@ All methods run in one thread at a time; service.py sees to it.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -26,31 +27,23 @@ from layer45.control_messages import MOST_FLOWS
 from layer45.daemon_parts import Engine, Parts, Rules
 from layer45.disabling import Disabling
 from layer45.errors import Layer45Error
+from layer45.first_plan import first_plan
 from layer45.following import Following
+from layer45.handover import Predecessor
+from layer45.inheritance import Inheritance, inheritance_path, left_by, write_inheritance
 from layer45.life_cycle import STATES, Command, LifeCycle
-from layer45.loader import Plan, with_exec, with_states
+from layer45.loader import Plan, with_exec, with_states, without_versions
 from layer45.lock import DaemonLock
+from layer45.named_policy import require_active, require_policy
 from layer45.namespace import network_namespace
 from layer45.notices import Notices
-from layer45.policy import Policy
+from layer45.old_versions import OldVersions
+from layer45.policy_states import POLICY_HELP, policy_states
 from layer45.privileges_view import described
 from layer45.sockets import SocketView
 from layer45.start_checks import check_privileges, check_queues_free, check_settings
-from layer45.suggest import did_you_mean
 
-POLICY_HELP = {
-    "packets": "packets of the policy, both directions",
-    "bytes": "their IP lengths as the engine got them, in bytes",
-    "egress_packets": "of them, sent by this host",
-    "egress_bytes": "their bytes",
-    "ingress_packets": "of them, for this host",
-    "ingress_bytes": "their bytes",
-    "egress_failed": "packets sent that a module failed: what became of them, on_failure said",
-    "ingress_failed": "packets for this host, so",
-    "begun_sent": "packets sent in flows that this host began",
-    "begun_failed": "of them, those that a module failed: error_threshold is about these",
-    "bypassed": "packets that went round the chain, for the policy is disabled: so, too",
-}
+UNKNOWN = -1
 
 
 class Daemon:
@@ -67,7 +60,8 @@ class Daemon:
         self._last_reload: dict[str, Any] | None = None
         self._notices = Notices()
         self._life_cycle = LifeCycle()
-        self._lost = 0  # connections, so far
+        self._old_versions = OldVersions()
+        self._lost = 0  # connections, so far; or UNKNOWN
         self.plan: Plan
         self._engine: Engine
         self._rules: Rules
@@ -77,37 +71,78 @@ class Daemon:
 
     # ---- life
 
-    def start(self) -> None:
-        """Everything, or nothing: on Layer45Error all that was done before is undone."""
+    def start(self, predecessor: Predecessor | None = None) -> None:
+        """Everything, or nothing: on Layer45Error all that was done before is undone.
+
+        predecessor: the daemon that runs, in whose place this one starts; on Layer45Error it goes on.
+        """
         check_privileges()
-        everything = self._parts.load(self.directory, None)
+        started, remarks = first_plan(
+            self.directory, self._parts.load, self._life_cycle, predecessor, self._log
+        )
+        settings = started.settings
         with ExitStack() as undo:
-            undo.enter_context(DaemonLock(Path(everything.settings.control_socket)))
-            self._cgroups = self._parts.cgroups(everything.settings.cgroup_root)
+            self._lock = predecessor.lock if predecessor else DaemonLock(Path(settings.control_socket))
+            undo.enter_context(self._lock)
+            self._cgroups = self._parts.cgroups(settings.cgroup_root)
             undo.callback(self._cgroups.close)
-            plan = with_exec(everything, self._cgroups.populated(everything.policies))
+            plan = with_exec(started, self._cgroups.populated(started.policies))
             self._prepare_cgroups(plan)
             self._rules = self._parts.rules(plan.settings)
             self._following = Following(self._rules, self._log)
             check_queues_free(plan)
             undo.callback(self._rules.release, plan.rules.owner)
+            if predecessor:
+                self._rules.adopt(plan.rules.owner)
             known = self._rules.prepare(plan.rules)
-            self._take_over(plan)
+            if predecessor is None:
+                self._take_over(plan)
             self._engine = self._parts.engine(plan.settings)
             self._disabling = Disabling(plan.settings.error_threshold, self._log)
             undo.callback(self._engine.stop)
             self._engine.apply(plan, known)
-            undo.callback(self._take_down, plan)
+            undo.callback(self._take_down, plan, predecessor)
             self._rules.install(plan.rules)
             undo.callback(self._rules.untag)
             self._tag(plan)
-            self._adopt(plan, plan.warnings)
-            self._life_cycle.follow_files(plan.states)
+            if predecessor:
+                predecessor.dismiss()
+                self._lock.name_holder()
+                self._lost = UNKNOWN  # the predecessor's are looked for at once
+            self._adopt(plan, remarks)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         """Undoes the start. A step that fails does not keep the others from being done."""
         self._undo.close()
+
+    def hand_over(self) -> None:
+        """A successor is in charge: the stop undoes only what is this process's, its queues above all."""
+        self._undo.pop_all()
+        for step in (self._lock.leave, self._cgroups.close, self._rules.let_go, self._engine.stop):
+            self._undo.callback(step)
+
+    def take_back(self) -> None:
+        """A successor that began to take over is gone."""
+        self._rules.install(self.plan.rules)
+        self._tag(self.plan)
+        self._leave()
+
+    def inheritance(self) -> Inheritance:
+        """What a successor needs to know."""
+        return left_by(self.plan, self._life_cycle.standings)
+
+    @property
+    def lock(self) -> DaemonLock:
+        """While it runs."""
+        return self._lock
+
+    def _leave(self) -> None:
+        """Writes down what the next daemon needs to know, however this one ends."""
+        path = inheritance_path(self.plan.settings.control_socket)
+        problem = write_inheritance(path, left_by(self.plan, self._life_cycle.standings))
+        if problem:
+            self._log.warning(problem)
 
     def _take_over(self, plan: Plan) -> None:
         """A killed predecessor's rules become ours in one step, before our queues open.
@@ -120,12 +155,17 @@ class Daemon:
             self._log.warning("taking over the rules of a daemon that was killed", owner=plan.rules.owner)
             self._rules.install(plan.rules)
 
-    def _take_down(self, plan: Plan) -> None:
+    def _take_down(self, plan: Plan, predecessor: Predecessor | None) -> None:
         """Diverts nothing any more, empties and closes the queues, and only then removes the rules.
+
+        While there is a predecessor, it gets its packets back, and the rules are its.
 
         With the last rule goes the hook it stands in, and when a hook goes, the kernel drops every packet
         that waits in any queue of the namespace (nf_queue_nf_hook_drop).
         """
+        if predecessor and not predecessor.dismissed:
+            predecessor.give_back(str(sys.exception() or "it ended"))
+            return
         with ExitStack() as steps:
             steps.callback(self._rules.remove, plan.rules.owner)
             steps.callback(self._engine.stop)
@@ -146,14 +186,14 @@ class Daemon:
         warnings = [*plan.warnings, *self._life_cycle.follow_files(plan.states)]
         self._adopt(plan, warnings)
         warnings += self._following.missing()  # which were told in the log
-        return {"generation": self.generation, "policies": len(plan.chains), "warnings": warnings}
+        return {"generation": self.generation, "policies": len(plan.newest), "warnings": warnings}
 
     def change_state(self, name: str, command: Command) -> dict[str, Any]:
         """One policy's state, until it is changed again or the configuration is read again.
 
         The files are not looked at. On Layer45Error everything is as it was.
         """
-        self._require_policy(name, self.plan.policies)
+        require_policy(self.plan, name)
         state, before = STATES[command], self.plan
         changes = before.states[name] != state
         if changes:
@@ -170,6 +210,15 @@ class Daemon:
         back = self._disabling.put_back(self._engine, name)
         changed = changes or back
         return {"policy": name, "state": state, "generation": self.generation, "changed": changed}
+
+    def end_old_versions(self) -> None:
+        """Versions that no flow has any more go. Raises Layer45Error, and then they stay."""
+        over = self._old_versions.over(self.plan, self._chain_stats)
+        if over:
+            plan = without_versions(self.plan, over)
+            self._switch(plan)
+            self._log.info("old versions are over", versions=",".join(over))
+            self._adopt(plan, ())
 
     def _switch(self, plan: Plan) -> None:
         """New queues and chains first, then the rules that lead to them, then the old queues go."""
@@ -213,9 +262,10 @@ class Daemon:
         self.plan = plan
         self.generation += 1
         self._notices.follow(plan.chains)
+        self._leave()
         for warning in warnings:
             self._log.warning(warning)
-        names = ",".join(chain.policy.name for chain in plan.chains)
+        names = ",".join(chain.name for chain in plan.chains)
         self._log.info("in effect", generation=self.generation, policies=names, rules=self._rules.name)
 
     def _prepare_cgroups(self, plan: Plan) -> None:
@@ -232,7 +282,7 @@ class Daemon:
 
         Raises Layer45Error.
         """
-        self._require_active(name)
+        require_active(self.plan, name)
         if name not in self.plan.executed:
             plan = with_exec(self.plan, {*self.plan.executed, name})
             self._switch(plan)
@@ -243,12 +293,12 @@ class Daemon:
 
     def attach(self, name: str, pid: int) -> dict[str, Any]:
         """Open sockets of a process get the policy, if it selects them. Raises Layer45Error."""
-        self._require_active(name)
+        require_active(self.plan, name)
         return self._tell_attached("attached", attach(self.plan.rules, name, pid))
 
     def detach(self, name: str, pid: int) -> dict[str, Any]:
         """Open sockets of a process lose the policy. Raises Layer45Error."""
-        self._require_active(name)
+        require_active(self.plan, name)
         return self._tell_attached("detached", detach(self.plan.rules, name, pid))
 
     def _tell_attached(self, event: str, done: Done) -> dict[str, Any]:
@@ -257,19 +307,6 @@ class Daemon:
                 event, policy=done.policy, pid=done.pid, program=done.program, sockets=done.sockets
             )
         return done.told()
-
-    def _require_active(self, name: str) -> None:
-        states = self.plan.states
-        self._require_policy(name, [each for each, state in states.items() if state == "active"])
-        if states[name] != "active":
-            is_now = "on standby" if states[name] == "standby" else states[name]
-            raise Layer45Error(f'policy "{name}" is {is_now}; run: layer45 activate {name}')
-
-    def _require_policy(self, name: str, choices: Iterable[str]) -> None:
-        """Raises Layer45Error that tells of a name like it, or of the choices."""
-        policies = self.plan.policies
-        if name not in policies:
-            raise Layer45Error(f'no policy "{name}"{did_you_mean(name, policies) or _choices(choices)}')
 
     def status(self) -> dict[str, Any]:
         """What `layer45 status --json` prints."""
@@ -281,7 +318,7 @@ class Daemon:
             "config": str(self.directory),
             "control_socket": self.plan.settings.control_socket,
             "namespace": network_namespace(),
-            "policies": self._policy_states(),
+            "policies": policy_states(self.plan, self._standing, self._chain_stats()),
             "queues": self._engine.status().get("queues", []),
             "rules": {"backend": self._rules.name, "owner": self.plan.rules.owner},
             "tagger": dict(zip(("on", "reason"), self._tagged, strict=True)),
@@ -290,15 +327,8 @@ class Daemon:
             "warnings": [*self.plan.warnings, *self._following.missing()],
         }
 
-    def _policy_states(self) -> list[dict[str, Any]]:
-        chains = {chain.policy.name: chain for chain in self.plan.chains}
-        seen = self._engine.stats().get("policies", {})
-        policies = self.plan.policies
-        names = (*chains, *(name for name in policies if name not in chains))
-        return [
-            _policy_state(policies[name], self._standing(name), chains.get(name), seen.get(name, {}))
-            for name in names
-        ]
+    def _chain_stats(self) -> dict[str, Any]:
+        return dict(self._engine.stats().get("policies", {}))
 
     def _standing(self, name: str) -> dict[str, Any]:
         return {**self._life_cycle.describe(name), "disabled": self._disabling.describe(name)}
@@ -333,7 +363,7 @@ class Daemon:
         """Logs each counter with notice = true that is above 0, once in the life of its chain."""
         if not self._notices:
             return
-        for each in self._notices.take(self._engine.stats().get("policies", {})):
+        for each in self._notices.take(self._chain_stats()):
             self._log.warning("a module has something to tell", **asdict(each))
 
     def look_for_failures(self) -> None:
@@ -347,7 +377,8 @@ class Daemon:
             return
         self._lost = lost
         closed = self._rules.end_lost(self._engine.customized)
-        self._log.warning("customized connections were forgotten, and are closed", connections=closed)
+        if closed:
+            self._log.warning("customized connections were forgotten, and are closed", connections=closed)
 
     def fault(self) -> str:
         """What makes going on pointless: a queue whose thread has died; else empty. From any thread."""
@@ -355,27 +386,6 @@ class Daemon:
         return "" if dead is None else f"the worker of queue {dead} has died"
 
 
-def _policy_state(
-    policy: Policy, standing: dict[str, Any], chain: Any, seen: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "name": policy.name,
-        "summary": policy.summary,
-        **standing,
-        "class": chain.class_id if chain else None,
-        "queues": [chain.queue.first, chain.queue.first + chain.queue.workers - 1] if chain else None,
-        "on_failure": policy.on_failure,
-        "chain": [instance.module.manifest.name for instance in chain.instances] if chain else [],
-        "versions": [instance.module.manifest.version for instance in chain.instances] if chain else [],
-        "packets": seen.get("packets", 0),
-        "bytes": seen.get("bytes", 0),
-    }
-
-
 def _executed(plan: Plan) -> set[str]:
     """The policies whose cgroups the rules ask for."""
     return {chain.policy.name for chain in plan.chains} & plan.executed
-
-
-def _choices(names: Iterable[str]) -> str:
-    return f"; there is {', '.join(names) or 'none'}"

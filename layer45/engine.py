@@ -117,6 +117,8 @@ class Engine:
         self._queues: dict[int, _Queue] = {}
         self._chains: dict[ChainKey, Chain] = {}
         self._built: dict[ChainKey, Chain] = {}  # for the next plan
+        # By class: a version keeps its chain when it is no longer the newest.
+        self._names: dict[int, str] = {}
         self._ratios: dict[str, Ratios] = {}  # by module; of all plans so far, for flows keep their chain
         self._wanted: set[int] = set()
         self._past: Counter[str] = Counter()
@@ -148,6 +150,7 @@ class Engine:
             queue.start()
             self._queues[queue.number] = queue
         self._chains = chains
+        self._names = {each.class_id: each.name for each in plan.chains}
         for each in plan.chains:
             self._ratios.update(each.ratios)
         self._wanted = {number for group in plan.queues for number in _numbers(group)}
@@ -206,7 +209,10 @@ class Engine:
         total = self._counted()
         return {
             "engine": {name: total[name] for name, _ in COUNTERS},
-            "policies": {chain.policy: _chain_stats(chain, self._ratios) for chain in self._chains.values()},
+            "policies": {
+                self._names[chain.class_id]: _chain_stats(chain, self._ratios)
+                for chain in self._chains.values()
+            },
             "help": dict(COUNTERS),
         }
 
@@ -244,9 +250,8 @@ class Engine:
 
     def flows(self, limit: int = 1000) -> list[dict[str, Any]]:
         """Up to limit live flows, busiest first, with the instances that count by flow."""
-        names = {chain.class_id: chain.policy for chain in self._chains.values()}
         found = [
-            _flow(flow, names, self._ratios)
+            _flow(flow, self._names, self._ratios)
             for queue in self._queues.values()
             for flow in queue.worker.flows(max_flows(limit, self._settings))
         ]
@@ -291,6 +296,7 @@ def _chain_stats(chain: Chain, ratios: Mapping[str, Ratios]) -> dict[str, Any]:
     counters = chain.counters()
     return {
         "class": chain.class_id,
+        "flows": chain.flows,
         "packets": counters["egress_packets"] + counters["ingress_packets"],
         "bytes": counters["egress_bytes"] + counters["ingress_bytes"],
         **counters,

@@ -34,6 +34,28 @@ class LifeCycle:
     def __init__(self) -> None:
         self._standings: dict[str, Standing] = {}
 
+    @property
+    def standings(self) -> Mapping[str, Standing]:
+        """Every policy's, by name."""
+        return self._standings
+
+    def restore(self, standings: Mapping[str, Standing]) -> None:
+        """What another daemon left."""
+        self._standings = dict(standings)
+
+    def with_commands(self, states: Mapping[str, State]) -> dict[str, State]:
+        """The files' states, but for policies of which a command has said another."""
+        said = {name: each.state for name, each in self._standings.items() if each.source == "command"}
+        return {name: said.get(name, state) for name, state in states.items()}
+
+    def follow_heritage(self, states: Mapping[str, State]) -> None:
+        """These hold now; who is in a state that it had has it as before."""
+        old, now = self._standings, time.time()
+        self._standings = {
+            name: old[name] if name in old and old[name].state == state else Standing(state, now, "file")
+            for name, state in states.items()
+        }
+
     def follow_files(self, states: Mapping[str, State]) -> list[str]:
         """The files' states hold. One line for each state by command that is none any more."""
         old, now = self._standings, time.time()

@@ -15,27 +15,29 @@ where it is closed, the packets of those it had are dropped: it keeps its chain 
 there, so that none of them passes meanwhile.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from pathlib import Path
 
-from layer45.candidates import pairs
+from layer45.before import Before, inherited
 from layer45.chain_properties import InstancePlan, canonical, cautions
 from layer45.composition import Composed, check_chain, compose
 from layer45.config import Settings, read_settings
 from layer45.errors import ConfigError, Layer45Error
+from layer45.inheritance import Inheritance
 from layer45.life_cycle import State
 from layer45.load_list import loaded_policies
 from layer45.modulefolder import ModuleIndex, find_modules
 from layer45.numbering import QueueKind, QueuePlan, number_classes, number_queues
-from layer45.overlap import covers, overlap
 from layer45.policy import Policy, read_policies
 from layer45.problems import Place, Problems
 from layer45.ratio import Ratios
+from layer45.rivals import check_priorities, warn_of_shadows
 from layer45.rules.diversion import Diversion, Flows, QueueGroup, RulePlan, Selector
 from layer45.selector import PROTOCOLS, as_policy_protocol
 from layer45.trust import Trust, read_trust
+from layer45.versions import Version, succeed
 
 __all__ = [
     "ChainPlan",
@@ -59,7 +61,8 @@ class ChainPlan:
     """One policy in effect, ready for the engine. Growth in bytes, worst case on egress.
 
     text: equal texts mean equal chains, which a reload may keep. protocols: those the policy diverts. flows:
-    which of them it gets. replay_only: why the chain does not work fully on live packets.
+    which of them it gets. replay_only: why the chain does not work fully on live packets. name: of the class;
+    the policy's, or that of an old version, see versions.py.
     """
 
     policy: Policy
@@ -76,6 +79,12 @@ class ChainPlan:
     digests: tuple[int, int] | None = None
     replay_only: tuple[str, ...] = ()
     flows: Flows = "any"
+    name: str = ""
+
+    @property
+    def is_old(self) -> bool:
+        """Whether new flows get another version of the policy."""
+        return self.name != self.policy.name
 
     @property
     def ratios(self) -> dict[str, Ratios]:
@@ -100,8 +109,9 @@ class Written:
 class Plan:
     """All that one daemon runs.
 
-    chains: highest priority first. classes: numbers given so far, by policy. policies: all, standby ones too,
-    as written. states: those the plan is for. executed: the policies that have rules for `layer45 exec`.
+    chains: highest priority first, then old versions. classes: numbers given so far, by name. policies: all,
+    standby ones too, as written. states: those the plan is for. versions: those of the chains. executed: the
+    policies that have rules for `layer45 exec`.
     """
 
     written: Written
@@ -114,11 +124,18 @@ class Plan:
     warnings: tuple[str, ...]
     classes: Mapping[str, int] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    versions: tuple[Version, ...] = ()
+
+    @property
+    def newest(self) -> list[ChainPlan]:
+        """The chains that are not those of old versions: one for each policy in effect."""
+        return [chain for chain in self.chains if not chain.is_old]
 
 
-def load(directory: Path, previous: Plan | None = None) -> Plan:
-    """The plan of a configuration directory. previous: what runs now; numbers stay as they are there, and for
-    `layer45 exec` the same policies have rules. None: all have.
+def load(directory: Path, previous: Plan | Inheritance | None = None) -> Plan:
+    """The plan of a configuration directory. previous: what ran, or runs; numbers stay as they are there.
+
+    For `layer45 exec`, the policies have rules that a plan before had, without one: all.
 
     Raises ConfigError with every problem.
     """
@@ -130,7 +147,21 @@ def load(directory: Path, previous: Plan | None = None) -> Plan:
     policies.update(loaded_policies(settings, place, index, policies, problems))
     composed = tuple(compose(policies, index, problems))
     written = Written(directory, settings, place, policies, composed, tuple(_remarks(index)), trust)
-    return _plan(written, {name: each.state for name, each in policies.items()}, previous, problems)
+    before = inherited(previous, index) if isinstance(previous, Inheritance) else _before(previous)
+    return _plan(written, {name: each.state for name, each in policies.items()}, before, problems)
+
+
+def _before(plan: Plan | None) -> Before:
+    if plan is None:
+        return Before()
+    return Before(plan.classes, plan.queues, (), plan.versions, _numbers(plan.settings), (), plan.executed)
+
+
+def without_versions(plan: Plan, names: Iterable[str]) -> Plan:
+    """The plan without these old versions."""
+    before = _before(plan)
+    left = [each for each in plan.versions if each.name not in set(names)]
+    return _plan(plan.written, plan.states, replace(before, versions=left), Problems())
 
 
 def with_states(plan: Plan, states: Mapping[str, State]) -> Plan:
@@ -142,7 +173,7 @@ def with_states(plan: Plan, states: Mapping[str, State]) -> Plan:
     for composed in plan.written.composed:
         if _runs(composed, states):
             check_chain(composed, problems)
-    return _plan(plan.written, states, plan, problems)
+    return _plan(plan.written, states, _before(plan), problems)
 
 
 def with_exec(plan: Plan, policies: Collection[str]) -> Plan:
@@ -151,7 +182,7 @@ def with_exec(plan: Plan, policies: Collection[str]) -> Plan:
     return replace(plan, executed=executed, rules=_rules(plan.settings, plan.chains, executed))
 
 
-def _plan(written: Written, states: Mapping[str, State], previous: Plan | None, problems: Problems) -> Plan:
+def _plan(written: Written, states: Mapping[str, State], before: Before, problems: Problems) -> Plan:
     """Raises ConfigError, also with the problems found so far."""
     settings, place = written.settings, written.place
     running = sorted(
@@ -159,18 +190,20 @@ def _plan(written: Written, states: Mapping[str, State], previous: Plan | None, 
         key=lambda each: (-each.policy.priority, each.policy.name),
     )
     active = [each.policy for each in running if states[each.policy.name] == "active"]
-    _check_priorities(active, problems)
-    classes = _classes(running, settings, previous, place, problems)
-    queues = _queues(running, settings, previous, place, problems)
+    check_priorities(active, problems)
+    after = succeed(running, written.policies, before.versions, before.classes, settings.marks.capacity)
+    classes = _classes([each.name for each in after.versions], after.classes, settings, place, problems)
+    queues = _queues([each.composed for each in after.versions], settings, before, place, problems)
     problems.raise_any()
     chains = tuple(
         replace(
-            chain_plan(each, classes[each.policy.name], queues[_kind(each)]),
-            flows=FLOWS[states[each.policy.name]],
+            chain_plan(each.composed, classes[each.name], queues[_kind(each.composed)]),
+            flows=_flows(states[each.policy], each),
+            name=each.name,
         )
-        for each in running
+        for each in after.versions
     )
-    executed = previous.executed if previous else frozenset(written.policies)
+    executed = frozenset(written.policies) if before.executed is None else before.executed
     return Plan(
         written=written,
         states=states,
@@ -179,10 +212,15 @@ def _plan(written: Written, states: Mapping[str, State], previous: Plan | None, 
         chains=chains,
         queues=tuple(sorted(queues.values(), key=lambda group: group.first)),
         rules=_rules(settings, chains, executed),
-        warnings=tuple(_warnings(written, running, active)),
+        warnings=(*_warnings(written, running, active), *before.remarks, *after.remarks),
         classes=classes,
         policies=written.policies,
+        versions=after.versions,
     )
+
+
+def _flows(state: State, version: Version) -> Flows:
+    return "kept" if version.is_old and state == "active" else FLOWS[state]
 
 
 def _runs(composed: Composed, states: Mapping[str, State]) -> bool:
@@ -212,37 +250,9 @@ def exec_cgroup(settings: Settings, policy: str) -> str:
     return f"{settings.cgroup_root}/{policy}"
 
 
-def _check_priorities(policies: Sequence[Policy], problems: Problems) -> None:
-    """Of two policies with one priority, neither would be first where both match."""
-    sound = [each for each in policies if each.match is not None and not _unsure(each, problems)]
-    for first, second in _candidates(sound):
-        if first.priority == second.priority and _overlap(first, second):
-            early, late = sorted((first, second), key=lambda each: (str(each.file), each.line))
-            text = f"equal to that of policy.{early.name} ({early.place}), and a socket could match both"
-            expected = "expected different priorities, or matches that exclude each other"
-            problems.add(late.place.child("priority"), f"{late.priority} is {text}; {expected}")
-
-
-def _candidates(policies: Sequence[Policy]) -> Iterator[tuple[Policy, Policy]]:
-    for first, second in pairs([each.match or Selector() for each in policies]):
-        yield policies[first], policies[second]
-
-
-def _unsure(policy: Policy, problems: Problems) -> bool:
-    """Whether its match or priority has problems, so that one cannot judge it."""
-    return any(problems.concern(policy.place.child(key)) for key in ("match", "priority"))
-
-
-def _overlap(first: Policy, second: Policy) -> bool:
-    assert first.match is not None and second.match is not None
-    return overlap(first.match, second.match, first.unless, second.unless)
-
-
 def _classes(
-    running: Sequence[Composed], settings: Settings, previous: Plan | None, place: Place, problems: Problems
+    names: Sequence[str], known: Mapping[str, int], settings: Settings, place: Place, problems: Problems
 ) -> dict[str, int]:
-    names = [each.policy.name for each in running]
-    known = previous.classes if previous else {}
     try:
         return number_classes(names, known, settings.marks.capacity)
     except ValueError as error:
@@ -253,13 +263,14 @@ def _classes(
 
 
 def _queues(
-    running: Sequence[Composed], settings: Settings, previous: Plan | None, place: Place, problems: Problems
+    running: Sequence[Composed], settings: Settings, before: Before, place: Place, problems: Problems
 ) -> dict[QueueKind, QueuePlan]:
     first, workers = settings.first_queue, settings.workers
-    old = previous.queues if previous else ()
-    same = previous is not None and _numbers(previous.settings) == _numbers(settings)
+    same = before.numbering == (first, workers)
     try:
-        return number_queues([_kind(each) for each in running], first, workers, old, same)
+        return number_queues(
+            [_kind(each) for each in running], first, workers, before.queues, same, before.taken
+        )
     except ValueError as error:
         problems.add(place.child("first_queue"), str(error))
         return {}
@@ -292,6 +303,7 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
         protocols=composed.protocols,
         digests=properties.digests,
         replay_only=tuple(text for _, text in cautions(composed.links)),
+        name=policy.name,
     )
 
 
@@ -324,7 +336,7 @@ def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> D
     queue, flows = chain.queue, chain.flows
     group = QueueGroup(queue.first, queue.workers, bypass=queue.on_failure == "open")
     renumbers = queue.renumbers and flows != "ended"  # those that it has customized are closed
-    return Diversion(chain.policy.name, chain.class_id, select, unless, group, renumbers, flows)
+    return Diversion(chain.name, chain.class_id, select, unless, group, renumbers, flows)
 
 
 def owner_name(settings: Settings) -> str:
@@ -341,24 +353,10 @@ def _warnings(written: Written, running: Sequence[Composed], active: Sequence[Po
     for composed in running:
         for place, text in cautions(composed.links):
             found.add(place, text)
-    _warn_of_shadows(active, found)
+    warn_of_shadows(active, found)
     return [*found.sorted_lines(), *written.remarks]
 
 
 def _remarks(index: ModuleIndex) -> list[str]:
     broken = [line for each in index.broken.values() for line in each.sorted_lines()]
     return [*broken, *index.hidden]
-
-
-def _warn_of_shadows(policies: Sequence[Policy], found: Problems) -> None:
-    """A policy all of whose sockets its own `unless` excludes, or another one has first."""
-    matching = [each for each in policies if each.match is not None]
-    for each in matching:
-        if each.match and each.unless and covers(each.unless, each.match):
-            text = "excludes all that the match selects; only `layer45 exec` will use this policy"
-            found.add(each.place.child("match", "unless"), text)
-    for first, second in _candidates(matching):
-        assert first.match is not None and second.match is not None
-        if first.unless is None and first.priority > second.priority and covers(first.match, second.match):
-            text = f"selects no socket that policy.{first.name} ({first.place}), of higher priority, does not"
-            found.add(second.place.child("match"), f"{text}; only `layer45 exec` will use this policy")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from layer45.errors import Layer45Error
 
+PID_BYTES = 32
+
 
 def lock_path(control_socket: Path) -> Path:
     """The lock file that belongs to a control socket."""
@@ -21,7 +23,7 @@ class DaemonLock:
     def __init__(self, control_socket: Path) -> None:
         self.control_socket = control_socket
         self.path = lock_path(control_socket)
-        self._descriptor = -1
+        self.descriptor = -1
 
     def __enter__(self) -> "DaemonLock":
         self._make_directory()
@@ -31,7 +33,16 @@ class DaemonLock:
 
     def __exit__(self, *_: object) -> None:
         self.path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        self.leave()
+
+    def leave(self) -> None:
+        """Lets go of what somebody else holds too."""
+        os.close(self.descriptor)
+
+    def name_holder(self) -> None:
+        """Tells others that this process has it."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _make_directory(self) -> None:
         """One that is made here is open to all, whatever the umask: members of the control group pass it."""
@@ -45,28 +56,25 @@ class DaemonLock:
     def _hold(self) -> bool:
         """False: the file we locked was removed meanwhile by a daemon that ended. Try again."""
         try:
-            self._descriptor = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Layer45Error(f"{self.path}: cannot open the lock: {error.strerror}") from None
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._descriptor)
+            holder = os.pread(self.descriptor, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self.descriptor)
             raise Layer45Error(
                 f"{self.control_socket}: a daemon is already running here, pid {holder}"
             ) from None
         if not self._still_named():
-            os.close(self._descriptor)
+            os.close(self.descriptor)
             return False
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        self.name_holder()
         return True
 
     def _still_named(self) -> bool:
         try:
-            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            return os.path.samestat(os.fstat(self.descriptor), self.path.stat())
         except FileNotFoundError:
             return False

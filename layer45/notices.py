@@ -47,7 +47,7 @@ def _notices_of(chain: ChainPlan) -> list[Notice]:
     """One for each counter, however often its module stands in the chain."""
     manifests = {each.module.name: each.module.manifest for each in chain.instances}
     return [
-        Notice(chain.policy.name, module, counter, manifest.counters[counter])
+        Notice(chain.name, module, counter, manifest.counters[counter])
         for module, manifest in manifests.items()
         for counter in manifest.notices
     ]

@@ -75,15 +75,21 @@ def _next_number(fresh: Iterable[int], recycled: Iterable[tuple[str, int]], gone
 
 
 def number_queues(
-    kinds: Iterable[QueueKind], first: int, workers: int, previous: Sequence[QueuePlan], same: bool
+    kinds: Iterable[QueueKind],
+    first: int,
+    workers: int,
+    previous: Sequence[QueuePlan],
+    same: bool,
+    others: Iterable[int] = (),
 ) -> dict[QueueKind, QueuePlan]:
     """A queue group for each kind.
 
     previous: the last time's, whose numbers stay in use until the engine retires them. same: first and
-    workers are as they were, so groups keep their numbers. ValueError: out of queue numbers.
+    workers are as they were, so groups keep their numbers. others: numbers that are not free either.
+    ValueError: out of queue numbers.
     """
     old = {group.kind: group for group in previous} if same else {}
-    taken = {number for group in previous for number in group.numbers}
+    taken = {*others, *(number for group in previous for number in group.numbers)}
     groups = {}
     for kind in sorted(set(kinds)):
         groups[kind] = old.get(kind) or _new_group(kind, first, workers, taken)

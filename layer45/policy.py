@@ -18,6 +18,7 @@ from layer45.toml_file import Read, read_toml
 from layer45.trusted_files import Distrusted, open_directory
 
 POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)  # also a cgroup's: no "cpu.max"
+POLICY_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}", re.ASCII)
 RESERVED = ("module", "direction")  # keys of a chain entry that are no parameters
 BOTH = frozenset(("egress", "ingress"))
 
@@ -42,6 +43,7 @@ class Policy:
     match Selector() (`match = {}`): any socket.
     unless: sockets that match excludes.
     apply_now: open sockets of programs that match get it when the daemon starts or reloads.
+    version: where it is another one than before, flows that are open keep to their end what they have.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Policy:
     mtu: Literal["fragment", "signal"] = "fragment"
     state: Literal["active", "standby", "deprecated"] = "active"
     apply_now: bool = False
+    version: str = ""
 
     @property
     def file(self) -> Path:
@@ -81,6 +84,7 @@ class _PlainKeys:
     mtu: Literal["fragment", "signal"] = "fragment"
     state: Literal["active", "standby", "deprecated"] = "active"
     apply_now: bool = False
+    version: str = ""
 
 
 def load_policies(directory: Path) -> dict[str, Policy]:
@@ -134,6 +138,9 @@ def _read_policy(name: str, table: object, place: Place, problems: Problems) -> 
     if not POLICY_NAME.fullmatch(name):
         problems.add(place, "expected a name of 1..63 letters, digits, _ and -, a letter or digit first")
     values = read_table(table, _PlainKeys, place, problems)
+    if not POLICY_VERSION.fullmatch(values.get("version", "1")):
+        expected = "expected a version of 1..32 letters, digits, and . _ + -, a letter or digit first"
+        problems.add(place.child("version"), f"{expected}, got {shown(values.pop('version'))}")
     if isinstance(values.get("include"), str):
         values["include"] = (values["include"],)
     if "match" in values:

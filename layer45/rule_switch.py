@@ -44,6 +44,10 @@ class RuleSwitch:
         """Whether rules of this owner are in this network namespace."""
         return _told(backend.installed, owner)
 
+    def adopt(self, owner: str) -> None:
+        """Takes over the map of a daemon that runs, if it has one. Raises Layer45Error."""
+        _told(self._known.adopt, owner)
+
     def prepare(self, plan: RulePlan) -> int:
         """What the plan's rules ask besides the packet: the map of known connections, for the engine to fill.
 
@@ -62,7 +66,7 @@ class RuleSwitch:
 
     def divert_nothing(self, plan: RulePlan) -> None:
         """The hooks stay; customized connections are closed, and dropped from now on. Raises Layer45Error."""
-        nothing = replace(plan, diversions=(), ending=self._known.opened)
+        nothing = replace(plan, diversions=(), ending=self._known.opened, forgets=False)
         self.prepare(nothing)
         self.install(nothing)
 
@@ -73,6 +77,11 @@ class RuleSwitch:
     def end_lost(self, live: Callable[[], Collection[bytes]]) -> int:
         """Closes customized connections that are in the map, but not among the live ones' keys; how many."""
         return self._known.end_others(live).closed
+
+    def let_go(self) -> None:
+        """Of what is this process's: rules and the map's names are another's now. Sockets keep their tags."""
+        self._tagger.close()
+        self._known.close()
 
     def remove(self, owner: str) -> None:
         """Raises Layer45Error."""

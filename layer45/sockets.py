@@ -31,6 +31,7 @@ class SocketView:
         self._plan = plan
         self._tags = owner_tags(plan.rules)
         self._programs = Programs({program for keys in self._tags.keys for program in keys.program})
+        self._diversions = self._newest(plan)
         self._exec = {name: exec_cgroup(plan.settings, name) for name in plan.classes}
         try:
             found = socket_list.sockets()
@@ -38,6 +39,11 @@ class SocketView:
         except RulesError as error:
             raise Layer45Error(str(error)) from None
         self._traffic = traffic(found, flows)
+
+    @staticmethod
+    def _newest(plan: Plan) -> list[Diversion]:
+        """Without those of old versions, which no new flow gets."""
+        return [each for each in plan.rules.diversions if each.policy in plan.policies]
 
     def listing(self, everything: bool) -> list[dict[str, Any]]:
         """Sockets that some policy has, for some of their packets at least; everything: the others, too."""
@@ -90,7 +96,7 @@ class SocketView:
             "remote": written(socket.remote, socket.remote_port),
             "state": socket.state,
             "policies": self._policies(held, context, seen),
-            "tag": tag_state(context.tag, self._tags, self._plan.rules.diversions),
+            "tag": tag_state(context.tag, self._tags, self._diversions),
             "why": self._why(held, context, seen),
             **{key: value for key, value in asdict(seen).items() if key not in ("policy", "state")},
         }
@@ -98,7 +104,7 @@ class SocketView:
     def _policies(self, held: Held, context: SocketContext, seen: Traffic) -> list[dict[str, str]]:
         if is_connection(held):
             return [{"policy": seen.policy, "holds": "yes"}] if seen.policy else []
-        found = candidates(self._plan.rules.diversions, context, self._tags)
+        found = candidates(self._diversions, context, self._tags)
         return [{"policy": policy, "holds": holds} for policy, holds in found]
 
     def _why(self, held: Held, context: SocketContext, seen: Traffic) -> str:
@@ -132,7 +138,7 @@ class SocketView:
         here, whether a program was ever started or not.
         """
         found: dict[tuple[str, str], Answer] = {}
-        for each in with_exec(self._plan, self._plan.policies).rules.diversions:
+        for each in self._newest(with_exec(self._plan, self._plan.policies)):
             way = "exec" if each.select and each.select.cgroup == (self._exec.get(each.policy),) else "match"
             found[each.policy, way] = explain(each.select, each.unless, context, self._tags)
         return [

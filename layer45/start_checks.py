@@ -28,12 +28,17 @@ def check_settings(directory: Path, before: Settings, after: Settings) -> None:
         )
 
 
+def bound_queues() -> dict[int, str]:
+    """Queues that somebody reads: number → netlink port. None while the kernel's module is not loaded yet."""
+    try:
+        return {int(line.split()[0]): line.split()[1] for line in BOUND_QUEUES.read_text().splitlines()}
+    except OSError:
+        return {}
+
+
 def check_queues_free(plan: Plan) -> None:
     """Raises Layer45Error if a program reads one of our queues already."""
-    try:
-        bound = {int(line.split()[0]): line.split()[1] for line in BOUND_QUEUES.read_text().splitlines()}
-    except OSError:
-        return  # the kernel's module is not loaded yet, so nobody has a queue
+    bound = bound_queues()
     for number in sorted(
         {n for group in plan.queues for n in range(group.first, group.first + group.workers)}
     ):

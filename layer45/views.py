@@ -110,13 +110,40 @@ def _disabled_line(policy: dict[str, Any]) -> str:
 
 def _show_policies(policies: list[dict[str, Any]]) -> None:
     print_table(
-        ("POLICY", "STATE", "SINCE", "BY", "CLASS", "QUEUES", "PACKETS", "BYTES", "CHAIN"),
-        [
-            (p["name"], p["state"] + ", disabled" * bool(p["disabled"]), p["state_since"], p["state_source"],
-             p["class"], _span(p["queues"]), p["packets"], readable_bytes(p["bytes"]), _arrow(p["chain"]))
-            for p in policies
-        ],
-    )  # fmt: skip
+        (
+            "POLICY",
+            "STATE",
+            "SINCE",
+            "BY",
+            "VERSION",
+            "FLOWS",
+            "CLASS",
+            "QUEUES",
+            "PACKETS",
+            "BYTES",
+            "CHAIN",
+        ),
+        [row for policy in policies for row in (_policy_row(policy), *_old_rows(policy))],
+    )
+
+
+def _policy_row(p: dict[str, Any]) -> tuple[object, ...]:
+    newest = next((each for each in p.get("versions", ()) if each["newest"]), None)
+    return (
+        p["name"],
+        p["state"] + ", disabled" * bool(p["disabled"]),
+        *(p[key] for key in ("state_since", "state_source")),
+        *(newest[key] if newest else "-" for key in ("version", "flows")),
+        *(p["class"], _span(p["queues"]), p["packets"], readable_bytes(p["bytes"]), _arrow(p["chain"])),
+    )
+
+
+def _old_rows(p: dict[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Versions that only the flows have which began with them."""
+    for each in p.get("versions", ()):
+        if not each["newest"]:
+            old = (each["name"], "old", each["since"], "version", each["version"], each["flows"])
+            yield (*old, each["class"], _span(each["queues"]), *("" for _ in range(3)))
 
 
 def _show_queues(queues: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ QUICK = {
     "fec": ["--rounds", "3", "--milliseconds", "5"],
     "fec_live": ["--rounds", "2", "--seconds", "1"],
     "gso": ["--rounds", "2", "--seconds", "2"],
+    "handover": ["--rounds", "3", "--seconds", "3"],
     "loader": ["--rounds", "2", "--policies", "10", "100", "--queries", "30"],
     "packets": ["--rounds", "3", "--packets", "100000"],
     "policies": ["--rounds", "2", "--packets", "40000", "--policies", "1", "100"],

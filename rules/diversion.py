@@ -98,9 +98,11 @@ class MarkLayout:
 class RulePlan:
     """All one daemon wants from netfilter. owner tells its chains or table from another daemon's.
 
-    connections: how many the map of known ones has room for. ending: the daemon is about to go. Customized
-    connections are dropped then, in both directions: nobody is there any more to undo what was done to them.
-    renumbers: some chain does, though no diversion may lead to it yet; its engine has the map from the start.
+    connections: how many the map of known ones has room for. ending: the daemon is about to go, and has a
+    map. Customized connections are dropped then, in both directions: nobody is there any more to undo what
+    was done to them. renumbers: some chain does, though no diversion may lead to it yet; its engine has the
+    map from the start. forgets: connections lose classes that no diversion has; not at the daemon's end, for
+    the next one knows what they mean.
     """
 
     owner: str
@@ -109,6 +111,7 @@ class RulePlan:
     connections: int = 65536
     ending: bool = False
     renumbers: bool = False
+    forgets: bool = True
 
     @property
     def renumbering(self) -> tuple[int, ...]:

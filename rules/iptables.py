@@ -196,6 +196,13 @@ def _read_tag(rules: Ruleset) -> None:
 
 
 def _forget(rules: Ruleset) -> str:
+    """Of what has no policy. Where nothing is forgotten, conntrack is asked all the same.
+
+    With the last rule that does, its hooks would go, and with them every packet that waits in a queue
+    (nf_queue_nf_hook_drop).
+    """
+    if not rules.plan.forgets:
+        return f"-m connmark ! --mark {rules.masked()} -j RETURN"
     return f"-m connmark ! --mark {rules.masked()} -j CONNMARK --set-xmark {rules.masked()}"
 
 

@@ -60,6 +60,18 @@ class KnownConnections:
             self._pin_classes(pins.directory(plan.owner), set(plan.renumbering) - self._classes)
         return self._map
 
+    def adopt(self, owner: str) -> None:
+        """Takes over the map of a daemon that runs, and whose connections it is, if there is one.
+
+        The programs of old stay until others have their names, or all names go. Raises RulesError.
+        """
+        place = pins.directory(owner)
+        if self._map < 0 and (place / MAP).exists():
+            with _told():
+                opened = bpf.pinned(place / MAP)
+                self._pin_known(place, opened)
+                self._map = opened
+
     @property
     def opened(self) -> bool:
         """Whether there is a map."""
@@ -68,15 +80,19 @@ class KnownConnections:
     def _begin(self, place: Path, connections: int) -> None:
         _end_customized(place)  # a killed predecessor's
         created = bpf.create_hash(KEY_BYTES, VALUE_BYTES, min(connections, LARGEST), "layer45_known")
+        self._pin_known(place, created)
+        self._map = created
+
+    def _pin_known(self, place: Path, opened: int) -> None:
+        """The map and the programs that are not about a class; on an error, the map is closed."""
         try:
             for direction in DIRECTIONS:
-                _pin_program(place / f"known-{direction}", known(created, direction))
-                _pin_program(place / f"customized-{direction}", customized(created, direction))
-            bpf.pin(created, place / MAP)
+                _pin_program(place / f"known-{direction}", known(opened, direction))
+                _pin_program(place / f"customized-{direction}", customized(opened, direction))
+            bpf.pin(opened, place / MAP)
         except BaseException:
-            os.close(created)
+            os.close(opened)
             raise
-        self._map = created
 
     def _pin_classes(self, place: Path, classes: Collection[int]) -> None:
         for class_id in classes:

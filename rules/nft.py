@@ -87,6 +87,13 @@ def _clear(kind: str, mask: int) -> str:
     return f"{kind} mark & {mask:#x} != 0 {kind} mark set {kind} mark & {~mask & 0xFFFFFFFF:#x}"
 
 
+def _forget(plan: RulePlan) -> str:
+    """Where nothing is forgotten, conntrack is asked all the same: see iptables.py."""
+    if not plan.forgets:
+        return f"ct mark & {plan.marks.class_mask:#x} != 0 return"
+    return _clear("ct", plan.marks.class_mask)
+
+
 def _by_program(plan: RulePlan) -> bool:
     return plan.by_program("udp") or plan.by_program("tcp")
 
@@ -104,7 +111,7 @@ def _egress(plan: RulePlan) -> Iterator[str]:
     yield f"tcp flags & syn == 0 {known}"
     yield f"tcp flags & (syn | ack) == (syn | ack) ct mark & {marks.class_mask:#x} != 0 {known}"
     yield from _policies(plan, "out", "meta skuid >= 0 ")  # only packets with a socket have one
-    yield "meta skuid >= 0 " + _clear("ct", marks.class_mask)
+    yield "meta skuid >= 0 " + _forget(plan)
     yield f"meta skuid >= 0 {leave}"
     yield known
 
@@ -128,7 +135,7 @@ def _policies(plan: RulePlan, side: str, condition: str) -> Iterator[str]:
 def _known(plan: RulePlan) -> Iterator[str]:
     yield f"ct mark & {plan.marks.class_mask:#x} == 0 return"
     yield from dict.fromkeys(_known_class(plan, diversion) for diversion in plan.diversions)
-    yield _clear("ct", plan.marks.class_mask)
+    yield _forget(plan)
 
 
 def _known_class(plan: RulePlan, diversion: Diversion) -> str:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .adopted import Adopted, adopting
 from .topology import Host
 
 START_S = 30.0
@@ -73,7 +74,7 @@ class Daemon:
         self.directory = directory
         self.log = directory / "log"
         self.socket = directory / "control.sock"
-        self.process: subprocess.Popen[Any] | None = None
+        self.process: subprocess.Popen[Any] | Adopted | None = None
         self.killed = False
         self.expected: tuple[str, ...] = ()  # events of level error that the test causes
         (directory / "policies").mkdir()
@@ -143,6 +144,16 @@ class Daemon:
         if policies is not None:
             self.configure(policies)
         self.host.run(self.command("reload"))
+
+    def restart(self) -> None:
+        """`layer45 restart`: the successor is this daemon from then on; the predecessor has ended well."""
+        assert self.process is not None
+        with adopting():
+            done = self.host.run([*self.command("restart"), "--json"])
+            told = json.loads(done.stdout)
+            assert told["predecessor"] == self.process.pid
+            assert self.process.wait(STOP_S) == 0
+        self.process = Adopted(told["pid"])
 
     def kill(self) -> None:
         """kill -9: nothing of the daemon gets to tidy up."""

@@ -57,8 +57,9 @@ def echo(host: Host, *ports: int) -> Iterator[subprocess.Popen[Any]]:
     """A UDP echo server on each of these ports, IPv4 and IPv6."""
     words = [sys.executable, "-c", ECHO, *map(str, ports)]
     server = host.popen(words, stdout=subprocess.PIPE)
+    assert server.stdout is not None
     try:
-        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        assert server.stdout.readline() == "ready\n"
         yield server
     finally:
         server.kill()

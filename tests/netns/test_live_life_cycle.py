@@ -4,10 +4,8 @@ a: client, daemon ── tag, stream_tag ──▶ wire ──▶ b: daemon, ech
 """
 
 import contextlib
-import hashlib
 import random
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +18,7 @@ from layer45.life_cycle import STATES
 
 from .daemons import Daemon, Service, assert_balanced, client_side, running, server_side
 from .datagrams import Stream, both_families, connected, echo, exchange
+from .steady import SteadyTransfer
 from .streams import TAG, connection, counters, customized, engine, noise, streams, tcp, transfer
 from .topology import Hosts
 
@@ -177,41 +176,6 @@ def test_customized_connections_are_kept_or_closed_and_never_pass_as_they_came(h
         assert customized(a) == customized(b) == 2
 
 
-class _Transfer:
-    """Bytes from one end to the other until stop(), and a digest of them at both."""
-
-    def __init__(self, sender: socket.socket, receiver: socket.socket) -> None:
-        self._ends = sender, receiver
-        self._digests = hashlib.sha256(), hashlib.sha256()
-        self._sent = 0
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=each) for each in (self._send, self._receive)]
-        for thread in self._threads:
-            thread.start()
-
-    def _send(self) -> None:
-        content = noise(1_000_000)
-        while not self._ended.wait(0.01):
-            part = content[self._sent % 900_000 :][:20_011]
-            self._ends[0].sendall(part)
-            self._digests[0].update(part)
-            self._sent += len(part)
-        self._ends[0].shutdown(socket.SHUT_WR)
-
-    def _receive(self) -> None:
-        while part := self._ends[1].recv(1 << 20):
-            self._digests[1].update(part)
-
-    def stop(self) -> int:
-        """How many bytes have arrived, all as they were sent."""
-        assert all(thread.is_alive() for thread in self._threads), "the stream broke off"
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(20)
-        assert self._digests[0].digest() == self._digests[1].digest()
-        return self._sent
-
-
 def test_a_hundred_commands_lose_nothing(hosts: Hosts) -> None:
     """Datagrams of one flow all the time, and of new flows; a stream of the policy beside it."""
     chance, new_flows = random.Random(45), 0
@@ -221,7 +185,7 @@ def test_a_hundred_commands_lose_nothing(hosts: Hosts) -> None:
         connection(hosts, socket.AF_INET, TCP_PORT) as ends,
         _flow(hosts) as client,
     ):
-        beside = _Transfer(*ends)
+        beside = SteadyTransfer(*ends)
         begun, changed = time.monotonic(), 0
         with Stream(client, PACE) as load:
             for turn in range(COMMANDS):

@@ -25,7 +25,7 @@ def test_a_good_configuration(configuration: Any) -> None:
     assert (report["ok"], report["problems"], report["warnings"]) == (True, [], [])
     first, second = report["policies"]
     assert first == {
-        "name": "p", "summary": "s", "state": "active", "priority": 0, "on_failure": "open", "mtu": "fragment",
+        "name": "p", "summary": "s", "version": "", "state": "active", "priority": 0, "on_failure": "open", "mtu": "fragment",
         "apply_now": False, "file": f"{configuration.directory}/policies/a.toml", "line": 1, "class": 1,
         "queue": {"first": 4500, "workers": 1}, "protocols": ["udp"], "growth_bytes": {"front": 0, "back": 20},
         "payload_bytes_in_mtu_1500": {"ipv4/udp": 1452, "ipv6/udp": 1432}, "flow_state_bytes": 0,

@@ -12,7 +12,7 @@ from layer45.daemon import Daemon
 from layer45.errors import Layer45Error
 
 from .conftest import Configuration
-from .test_daemon import BULK, VOICE, Stage, cgroups, make, stage, started
+from .test_daemon import BULK, SPARE, VOICE, Stage, cgroups, make, stage, started
 
 __all__ = ["make", "stage", "started"]
 
@@ -22,6 +22,25 @@ ALONE = "[policy.alone]\n"
 def by_exec(daemon: Daemon) -> list[str]:
     """The policies whose cgroups the rules ask for, in order."""
     return [d.policy for d in daemon.plan.rules.diversions if d.select and d.select.cgroup]
+
+
+def test_exec_is_told_the_cgroup(started: Daemon, tmp_path: Path) -> None:
+    prepared = started.prepare_exec("voice")
+    assert prepared == {"cgroup": "layer45/voice", "namespace": Path("/proc/self/ns/net").stat().st_ino}
+    assert (tmp_path / "cgroups" / prepared["cgroup"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("vioce", 'did you mean "voice"'), ("zzz", "there is voice"), ("spare", "is on standby")],
+)
+def test_exec_of_what_does_not_run_is_explained(
+    started: Daemon, configuration: Configuration, policy: str, expected: str
+) -> None:
+    configuration.policies(VOICE + SPARE)
+    started.reload()
+    with pytest.raises(Layer45Error, match=expected):
+        started.prepare_exec(policy)
 
 
 def test_before_the_first_program_no_rule_asks_for_a_cgroup(started: Daemon, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_signal_ends_it_in_order(service: Service, stage: Stage, tmp_path: Pat
     assert asyncio.run(service.run()) == 0
     thread.join()
     assert stage.taken()[-5:] == ["divert_nothing", "stop", "remove", "stop", "release"]
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [each.name for each in (tmp_path / "run").iterdir()] == ["control.sock.inheritance"]
 
 
 def test_a_dead_worker_ends_it_with_an_error(service: Service, stage: Stage, tmp_path: Path) -> None:
