@@ -1,6 +1,7 @@
 """What a daemon is made of, as it sees it; tests put other things in their place."""
 
-from collections.abc import Callable, Collection
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,3 +64,6 @@ class Parts:
     rules: Callable[[Settings], Rules]
     cgroups: Callable[[str], Cgroups] = Cgroups
     keep_least: Callable[[Thread], None] = lambda thread: None
+    start_daemon: Callable[[Sequence[str], Mapping[str, str]], "subprocess.Popen[bytes]"] = (
+        lambda words, environment: subprocess.Popen(words, env=environment)
+    )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LARGEST_BYTES = 64 << 20
 LARGEST_CLASS = 1 << 31
+NOT_OURS = "expected a file of root's that nobody else can open"
 
 ClassNumber = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_CLASS)]
 
@@ -96,7 +97,9 @@ def read_inheritance(path: Path, mark_mask: int) -> tuple[Inheritance, str]:
     except FileNotFoundError:
         return Inheritance(), ""
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = str(error) if isinstance(error, ValueError) else error.strerror
+        if isinstance(error, PermissionError):
+            reason = NOT_OURS
         return Inheritance(), f"{path}: not used: {reason}; open connections may get other policies"
     return (left if left.valid == valid_for(mark_mask) else Inheritance()), ""
 
@@ -107,7 +110,7 @@ def _content(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise ValueError("expected a file of root's that nobody else can open")
+            raise ValueError(NOT_OURS)
         if found.st_size > LARGEST_BYTES:
             raise ValueError(f"expected at most {LARGEST_BYTES} bytes")
         return file.read()

@@ -3,6 +3,7 @@
     main      the event loop                   nothing, once the control socket is open
     control   all work on rules and sockets    network and BPF; can raise, around what needs it: looking into
                                                processes, making cgroups, a BPF file system of our own
+    launcher nothing, or starts a successor    none; can have what a daemon starts with
     worker    packets and modules              network, and the system calls of syscall_filter.py
 
 Programs that the daemon runs (iptables, nft) get CHILDREN at most, and none of them can have more by being
@@ -14,6 +15,8 @@ import contextlib
 import ctypes
 import errno
 import resource
+import subprocess
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -32,6 +35,7 @@ NO_DESCRIPTOR = 0xFFFFFFFF
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_launcher = ThreadPoolExecutor(1, thread_name_prefix="layer45-launcher")
 _problems: set[str] = set()  # why threads are less confined than they could be
 
 
@@ -45,8 +49,16 @@ def begin() -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    starting = STARTING | _in_use() | _raisable()
+    capabilities.bound(starting)
+    capabilities.keep(starting, STARTING | _in_use())
+    _launcher.submit(capabilities.keep, starting, ()).result()
     capabilities.bound(CHILDREN | {"sys_module"})
-    capabilities.keep(STARTING | _in_use() | _raisable(), STARTING | _in_use())
+
+
+def start_daemon(words: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Another daemon, that can have what this one had when it started. Raises OSError."""
+    return _launcher.submit(subprocess.Popen, words, env=environment).result()
 
 
 def keep_least(thread: Thread) -> None:

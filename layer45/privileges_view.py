@@ -13,7 +13,7 @@ from layer45.rules import capabilities
 TASKS = Path("/proc/self/task")
 FIELD = re.compile(r"^(Cap\w+|NoNewPrivs|Seccomp):\s+(\w+)", re.MULTILINE)
 SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
-KINDS = {"MainThread": "main", "layer45-control": "control"}
+KINDS = {"MainThread": "main", "layer45-control": "control", "layer45-launcher": "launcher"}
 WORKER = re.compile(r"layer45-\d+")
 
 
@@ -29,7 +29,7 @@ class Sets:
 
 
 def described() -> dict[str, Any]:
-    """threads: what main, control, worker and other threads may do; how many of each kind may do just that.
+    """threads: what threads of each kind may do, and how many of the kind may do just that.
 
     problems: why some are less confined than they could be.
     """

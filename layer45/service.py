@@ -72,7 +72,7 @@ class Service:
         self._server: ControlServer
         self._daemon = Daemon(directory, parts, log)
         self._keep_least = parts.keep_least
-        self._successor = Successor(self._daemon, log)
+        self._successor = Successor(self._daemon, parts.start_daemon, log)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="layer45-control")
         self._end = asyncio.Event()
         self._fault = ""

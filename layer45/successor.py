@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layer45.control import Handed
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from layer45.daemon import Daemon
 
 
+Start = Callable[[Sequence[str], Mapping[str, str]], "subprocess.Popen[bytes]"]
+
+
 class Successor:
     """None, one that was started, one that has begun to take over, or the one in charge.
 
     All methods run in the daemon's thread.
     """
 
-    def __init__(self, daemon: "Daemon", log: Any) -> None:
+    def __init__(self, daemon: "Daemon", start: Start, log: Any) -> None:
         self.in_charge = False
         self._daemon = daemon
+        self._start = start
         self._log = log
         self._pid = 0  # of who has begun to take over
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +51,7 @@ class Successor:
             raise Layer45Error(f"pid {self._process.pid} is about to take over from this daemon; try again")
         self._problems = []
         try:
-            self._process = subprocess.Popen(command(), env=environment())
+            self._process = self._start(command(), environment())
         except OSError as error:
             raise Layer45Error(f"a successor cannot be started: {error.strerror}") from None
         self._log.info("a successor is started", successor=self._process.pid)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.root
 # linux/capability.h
 DAC_OVERRIDE, DAC_READ_SEARCH, NET_ADMIN, NET_RAW = 1, 2, 12, 13
 SYS_PTRACE, SYS_ADMIN, PERFMON, BPF = 19, 21, 38, 39
+CHOWN, SETPCAP, SYS_MODULE, SYS_RESOURCE = 0, 8, 16, 24
 NOBODY = 65534
 SYSTEM_CALLS_FILTERED = "2"
 
@@ -33,6 +34,7 @@ def bits(*numbers: int) -> int:
 
 CONTROL = bits(NET_ADMIN, NET_RAW, PERFMON, BPF)
 RAISABLE = bits(DAC_OVERRIDE, DAC_READ_SEARCH, SYS_PTRACE)
+STARTING = bits(CHOWN, SETPCAP, SYS_MODULE, SYS_RESOURCE)
 CHILDREN = bits(NET_ADMIN, NET_RAW, BPF)
 
 
@@ -68,9 +70,10 @@ def test_each_thread_has_what_it_needs(daemon: LiveDaemon) -> None:
     assert capabilities(main) == (0, 0, 0)
     workers = [each for each in others if each["Seccomp"] == SYSTEM_CALLS_FILTERED]
     assert [capabilities(each) for each in workers] == [(bits(NET_ADMIN), bits(NET_ADMIN), CHILDREN)] * 2
-    control = [each for each in others if each not in workers]
+    control, launcher = sorted((each for each in others if each not in workers), key=capabilities)
     may_raise = RAISABLE | own_file_system()
-    assert [capabilities(each) for each in control] == [(CONTROL | may_raise, CONTROL, CHILDREN)]
+    assert capabilities(control) == (CONTROL | may_raise, CONTROL, CHILDREN)
+    assert capabilities(launcher) == (CONTROL | may_raise | STARTING, 0, CONTROL | may_raise | STARTING)
     for status in (main, *others):
         assert (status["NoNewPrivs"], int(status["CapInh"], 16), int(status["CapAmb"], 16)) == ("1", 0, 0)
 
@@ -80,7 +83,9 @@ def test_status_tells_what_the_kernel_tells(daemon: LiveDaemon) -> None:
     told = daemon.json("status")["privileges"]
     assert told["problems"] == []
     kinds = {each["thread"]: each for each in told["threads"]}
-    assert {name: each["count"] for name, each in kinds.items()} == {"main": 1, "control": 1, "worker": 1}
+    assert {name: each["count"] for name, each in kinds.items()} == {
+        "main": 1, "launcher": 1, "control": 1, "worker": 1,
+    }  # fmt: skip
     assert kinds["main"]["effective"] == kinds["main"]["raisable"] == []
     assert kinds["control"]["effective"] == ["bpf", "net_admin", "net_raw", "perfmon"]
     assert kinds["control"]["bounding"] == ["bpf", "net_admin", "net_raw"]
