@@ -35,14 +35,13 @@ from collections.abc import Iterable
 
 from layer45.rules import iptables_raw
 from layer45.rules.diversion import Diversion, RulePlan
+from layer45.rules.iptables_map import errors, known_map
 from layer45.rules.iptables_match import Place
 from layer45.rules.iptables_policies import by_number, known_tags, only_known_tags, policies
 from layer45.rules.iptables_ruleset import (
     LEAVE,
     Ruleset,
     clear,
-    errors,
-    known_map,
     note,
     of_protocol,
     stream_hit,

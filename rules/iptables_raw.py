@@ -16,9 +16,10 @@ is over then, and the engine must see that. Without a renumbering policy, there 
 """
 
 from layer45.rules.diversion import Diversion, RulePlan
+from layer45.rules.iptables_map import known_map
 from layer45.rules.iptables_match import Place
 from layer45.rules.iptables_policies import only_known_tags, policies
-from layer45.rules.iptables_ruleset import LEAVE, Ruleset, known_map, stream_hit
+from layer45.rules.iptables_ruleset import LEAVE, Ruleset, stream_hit
 
 SYN = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from layer45.rules import known, spread
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
 from layer45.rules.iptables_match import Alternatives
-from layer45.rules.known_program import ERROR
 from layer45.rules.names import chain_prefix, comment
 from layer45.rules.owners import OwnerTags, owner_tags
 
@@ -94,26 +93,6 @@ def stream_hit(rules: Ruleset, diversion: Diversion) -> None:
     if queues.bypass:
         to_queues(rules, chain, replace(queues, bypass=False), rules.asks("customized"), "firm")
     to_queues(rules, chain, queues)
-
-
-def known_map(rules: Ruleset, chain: str) -> None:
-    """To the queues of the class that the map says; drop customized ones whose class is gone."""
-    for class_id in rules.plan.renumbering:
-        rules.add(chain, rules.asks(f"class{class_id}"), f"-g {rules.name(f'stream{class_id}')}")
-    rules.add(chain, rules.asks("customized"), "-j DROP")
-
-
-def errors(rules: Ruleset, chain: str) -> None:
-    """ICMP errors about known connections to the queues of the class that the map says, with its mark.
-
-    They pass where nobody listens: what the engine adds to them is that the kernel takes notice.
-    """
-    renumbering = {d.class_id: d for d in rules.plan.diversions if d.class_id in rules.plan.renumbering}
-    for class_id, diversion in renumbering.items():
-        own = f"error{class_id}"
-        rules.add(chain, rules.asks(f"class{class_id}", ERROR), f"-g {rules.name(own)}")
-        rules.add(own, f"-j MARK --set-xmark {rules.masked(rules.plan.marks.spread(class_id))}")
-        to_queues(rules, own, replace(diversion.queues, bypass=True), "", "errors", spread.bytecode_of_errors)
 
 
 def to_queues(

@@ -16,9 +16,6 @@ Ask = Callable[[str, Spans], str]  # axis, numbers on it → match
 # Chain, place of what stands there, what is left of its box → the chain in which to go on behind it.
 Add = Callable[[str, int, Box], str]
 
-MOST_LEVELS = 16  # of chains, one leading to the next: NFT_JUMP_STACK_SIZE of the kernel
-ABOVE, BELOW = 5, 3  # hook and chains before the tree; hit, queue and end behind it
-
 
 def write(
     rules: Ruleset, chain: str, boxes: Sequence[Box], ask: Ask, add: Add, end: Sequence[str] = (),
@@ -29,7 +26,7 @@ def write(
     levels: of chains that the rules lead to before they hit. returns: coming back from a chain goes on with
     the next rules; else some rule leaves all by that, so that there can be one tree only. common: see grow.
     """
-    trees = tree.grow(tuple(boxes), tree.LEAF, MOST_LEVELS - ABOVE - BELOW - levels, common)
+    trees = tree.grow(tuple(boxes), tree.LEAF, tree.DEPTH - levels, common)
     if len(trees) > 1 and not returns:
         trees = (Leaf(tuple(enumerate(boxes))),)
     writer = _Writer(rules, chain, ask, add)

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from layer45.rules import bpf, pins
+from layer45.rules import bpf, known_blocks, pins
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.known_program import (
@@ -28,9 +28,10 @@ from layer45.rules.known_program import (
     VALUE_BYTES,
     customized,
     known,
-    of_class,
+    of_block,
 )
 from layer45.rules.socket_end import Ended, end_sockets
+from layer45.rules.tree import DEPTH, Span
 
 MAP = "map"
 LARGEST = 1 << 24
@@ -42,7 +43,7 @@ class KnownConnections:
 
     def __init__(self) -> None:
         self._map = -1
-        self._classes: set[int] = set()
+        self._blocks: set[Span] = set()  # of classes, that there are programs for
 
     def prepare(self, plan: RulePlan) -> int:
         """Everything the plan's rules ask for; the map's descriptor, which stays ours; -1: none is needed.
@@ -57,7 +58,7 @@ class KnownConnections:
                 self._begin(pins.make(plan.owner), plan.connections)
             else:
                 _end_customized_of(self._map, plan.renumbering)
-            self._pin_classes(pins.directory(plan.owner), set(plan.renumbering) - self._classes)
+            self._pin_blocks(pins.directory(plan.owner), _blocks(plan) - self._blocks)
         return self._map
 
     def adopt(self, owner: str) -> None:
@@ -94,23 +95,23 @@ class KnownConnections:
             os.close(opened)
             raise
 
-    def _pin_classes(self, place: Path, classes: Collection[int]) -> None:
-        for class_id in classes:
+    def _pin_blocks(self, place: Path, wanted: Collection[Span]) -> None:
+        for first, last in wanted:
             for direction in OF_CLASS:
-                code = of_class(self._map, direction, class_id)
-                _pin_program(place / f"class{class_id}-{direction}", code)
-            self._classes.add(class_id)
+                code = of_block(self._map, direction, first, last)
+                _pin_program(place / f"{known_blocks.name(first, last)}-{direction}", code)
+            self._blocks.add((first, last))
 
     def settle(self, plan: RulePlan) -> Ended:
         """What no rule asks any more goes, and customized connections that came to a gone class meanwhile."""
         if self._map < 0:
             return Ended()
-        gone = self._classes.difference(plan.renumbering)
-        for class_id in gone:
+        gone = self._blocks - _blocks(plan)
+        for block in gone:
             for direction in OF_CLASS:
                 with contextlib.suppress(OSError):
-                    program(plan.owner, f"class{class_id}", direction).unlink()
-        self._classes -= gone
+                    program(plan.owner, known_blocks.name(*block), direction).unlink()
+        self._blocks -= gone
         return _end_customized_of(self._map, plan.renumbering)
 
     def end_others(self, live: Callable[[], Collection[bytes]]) -> Ended:
@@ -122,11 +123,15 @@ class KnownConnections:
         if self._map >= 0:
             os.close(self._map)
         self._map = -1
-        self._classes = set()
+        self._blocks = set()
+
+
+def _blocks(plan: RulePlan) -> set[Span]:
+    return known_blocks.blocks(plan.renumbering, DEPTH)
 
 
 def program(owner: str, name: str, direction: str) -> Path:
-    """Where rules find a program: "known", "customized" or "class<number>", of direction "out" or "in".
+    """Where rules find a program: "known", "customized" or that of a block, of direction "out" or "in".
 
     Those of a class are there for direction "error", too.
     """

@@ -56,12 +56,12 @@ def known(map_descriptor: int, direction: str) -> bytes:
     return _ended(a)
 
 
-def of_class(map_descriptor: int, direction: str, class_id: int) -> bytes:
-    """Matches those of one class."""
+def of_block(map_descriptor: int, direction: str, first: int, last: int) -> bytes:
+    """Matches those of the classes first .. last, which are a block: 2^n, the first a multiple of 2^n."""
     a = _found(map_descriptor, direction)
     a.emit(LOAD32, 1, 0)
-    a.emit(AND_CONST, 1, constant=CLASS_MASK)
-    a.emit(NOT_EQUAL_CONST, 1, at="none", constant=class_id)
+    a.emit(AND_CONST, 1, constant=CLASS_MASK & ~(last - first))
+    a.emit(NOT_EQUAL_CONST, 1, at="none", constant=first)
     a.emit(MOVE_CONST, 0, constant=1)
     return _ended(a)
 

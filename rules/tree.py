@@ -19,6 +19,7 @@ Span = tuple[int, int]  # first, last; inclusive
 Spans = tuple[Span, ...]  # in order, apart
 Box = tuple[tuple[str, Spans], ...]  # axis, spans
 
+DEPTH = 8  # how deep a tree is at most: chains lead to chains 16 times, NFT_JUMP_STACK_SIZE of the kernel
 LEAF = 8  # so few rules are looked at one after the other
 DEAR = frozenset({"user", "group"})  # a question costs as much as two others
 MOST_RUNS = 8

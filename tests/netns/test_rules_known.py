@@ -87,15 +87,19 @@ def test_a_known_connection_is_found_by_class_and_customization(
     packet = ways(pair)[direction]
     programs = [
         known_program.known(connections, direction),
-        known_program.of_class(connections, direction, 300),
-        known_program.of_class(connections, direction, 44),
+        known_program.of_block(connections, direction, 300, 300),
+        known_program.of_block(connections, direction, 44, 44),
+        known_program.of_block(connections, direction, 296, 303),
+        known_program.of_block(connections, direction, 0, 255),
         known_program.customized(connections, direction),
     ]
     key = key_of(pair[0], 1000, pair[1], 2000)
     for value, expected in (
-        (300, [1, 1, 0, 0]),
-        (300 | known_program.CUSTOMIZED, [1, 1, 0, 1]),
-        (None, [0] * 4),
+        (300, [1, 1, 0, 1, 0, 0]),
+        (300 | known_program.CUSTOMIZED, [1, 1, 0, 1, 0, 1]),
+        (303, [1, 0, 0, 1, 0, 0]),
+        (304, [1, 0, 0, 0, 0, 0]),
+        (None, [0] * 6),
     ):
         if value is None:
             bpf.delete(connections, key)

@@ -3,8 +3,10 @@
 Policies and sockets are drawn at random; the oracle asks one policy after the other, as a person would.
 """
 
+import contextlib
 import random
 import socket
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from layer45.rules import tree
 from layer45.rules.diversion import Selector
 
+from .known_map import change, exchange, renumbering
 from .owned_sockets import Owner, new_cgroups, owned_socket
 from .rule_plans import MARKS, diverting, networks, plan
 from .test_rules_matching import UDP, V4, V6, every_family, tagging
@@ -161,3 +164,32 @@ def test_chains_are_never_deeper_than_the_kernel_takes(hosts: Hosts, monkeypatch
         wanted = plan(*((each, unless) if place % 2 else each for place, each in enumerate(rich)))
         with diverting(hosts.a, "iptables", wanted) as diverted:
             assert diverted.counts() == {}
+
+
+def test_many_renumbering_policies_have_their_own_connections(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the map of known connections; a reload that takes most of them leaves the others theirs."""
+    monkeypatch.setattr(tree, "LEAF", 2)
+    numbers = range(1, 61)
+    selectors = [Selector(("tcp",), remote_port=((7000 + number, 7000 + number),)) for number in numbers]
+    wanted = plan(*selectors, renumbers=set(numbers))
+    fewer = replace(wanted, diversions=wanted.diversions[30:])
+    for_class = (1, 17, 31, 44, 60)
+    with renumbering(hosts.a, wanted) as (recorder, connections), contextlib.ExitStack() as stack:
+        open_ones = {}
+        for number in for_class:
+            server = stack.enter_context(hosts.b.socket(V4, socket.SOCK_STREAM))
+            server.bind((hosts.b.ipv4, 7000 + number))
+            server.listen()
+            client = stack.enter_context(hosts.a.socket(V4, socket.SOCK_STREAM))
+            client.settimeout(5)
+            client.connect((hosts.b.ipv4, 7000 + number))
+            open_ones[number] = client, stack.enter_context(server.accept()[0])
+        change(hosts.a, fewer, connections)
+        recorder.counts()
+        recorder.seen.clear()
+        for one, other in open_ones.values():
+            exchange(one, other)
+        seen = {key.split()[1] for key in recorder.counts()}
+        assert seen == {f"{MARKS.spread(number):#x}" for number in for_class if number > 30}

@@ -1,0 +1,44 @@
+"""Rules that ask the map of known connections for the class of a packet's connection (known.py)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from layer45.rules import known_blocks, spread
+from layer45.rules.iptables_ruleset import Ruleset, to_queues
+from layer45.rules.iptables_tree import write
+from layer45.rules.known_program import ERROR
+from layer45.rules.tree import Box, Spans
+
+
+def known_map(rules: Ruleset, chain: str) -> None:
+    """To the queues of the class that the map says; drop customized ones whose class is gone."""
+    end = f"{rules.asks('customized')} -j DROP"
+    _by_class(rules, chain, "", lambda class_id: f"stream{class_id}", end)
+
+
+def errors(rules: Ruleset, chain: str) -> None:
+    """ICMP errors about known connections to the queues of the class that the map says, with its mark.
+
+    They pass where nobody listens: what the engine adds to them is that the kernel takes notice.
+    """
+    renumbering = {d.class_id: d for d in rules.plan.diversions if d.class_id in rules.plan.renumbering}
+    _by_class(rules, chain, ERROR, lambda class_id: f"error{class_id}")
+    for class_id, diversion in renumbering.items():
+        own = f"error{class_id}"
+        rules.add(own, f"-j MARK --set-xmark {rules.masked(rules.plan.marks.spread(class_id))}")
+        to_queues(rules, own, replace(diversion.queues, bypass=True), "", "errors", spread.bytecode_of_errors)
+
+
+def _by_class(rules: Ruleset, chain: str, direction: str, way: Callable[[int], str], *end: str) -> None:
+    classes = rules.plan.renumbering
+
+    def ask(_: str, numbers: Spans) -> str:
+        ((first, last),) = numbers
+        return rules.asks(known_blocks.name(first, last), direction)
+
+    def add(at: str, place: int, _: Box) -> str:
+        class_id = classes[place]
+        rules.add(at, ask("", ((class_id, class_id),)), f"-g {rules.name(way(class_id))}")
+        return at
+
+    write(rules, chain, known_blocks.boxes(classes), ask, add, end)
