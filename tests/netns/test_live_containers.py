@@ -74,7 +74,8 @@ def test_host_and_container_do_not_meet(hosts: Hosts, tmp_path: Path) -> None:
 
 def test_a_container_without_a_cgroup_tree_of_its_own(hosts: Hosts, tmp_path: Path) -> None:
     """One line says what to do: rules' paths would begin elsewhere than those that are seen."""
-    with new_cgroups("box") as (box,), live_daemon(hosts.a, tmp_path / "a", POLICY) as daemon:
+    policies = POLICY + '[policy.service]\npriority = 1\nmatch = { cgroup = "web.service" }\n'
+    with new_cgroups("box") as (box,), live_daemon(hosts.a, tmp_path / "a", policies) as daemon:
         tree = str(cgroups.mount_point())
         script = ENTER.replace('umount "$0"; mount -t cgroup2 none "$0"; ', "")
         done = hosts.a.run(["sh", "-c", script, tree, box, *daemon.command("run")], check=False)

@@ -119,7 +119,8 @@ def test_a_signed_module_is_altered_mended_and_replaced_while_the_daemon_runs(si
     site.daemon.layer45("reload")
     assert site.arrives() == b"hello Stamp"
     status = site.daemon.json("status")
-    assert (status["pid"], status["policies"][0]["versions"]) == (process, ["0.2.0"])
+    (newest,) = (each for each in status["policies"][0]["versions"] if each["newest"])
+    assert (status["pid"], newest["version"]) == (process, "stamp-0.2.0")
 
     site.load()
     site.daemon.layer45("reload")
