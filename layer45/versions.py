@@ -79,10 +79,12 @@ def succeed(
     capacity: of classes; old versions are the first to go where there are too few.
     """
     numbers, newest, old, over = dict(classes), [], [], []
+    ran: dict[str, list[Version]] = {}
+    for each in before:
+        ran.setdefault(each.policy, []).append(each)
     for composed in running:
         now = _newest(composed, policies)
-        mine = [each for each in before if each.policy == now.policy]
-        first, rest = _follow(now, mine, numbers)
+        first, rest = _follow(now, ran.get(now.policy, ()), numbers)
         newest.append(first)
         old += rest[-(MOST_VERSIONS - 1) :]
         over += [(each, f"{MOST_VERSIONS} of a policy") for each in rest[: -(MOST_VERSIONS - 1)]]

@@ -64,13 +64,13 @@ def _identity(directory: Path) -> int | None:
         return None
 
 
-def without_missing(plan: RulePlan, rules: list[str], written: Callable[[str], str]) -> list[str]:
-    """The rules but those about cgroups that are not there: nobody is in them, and the kernel takes none.
+def of_missing(plan: RulePlan, written: Callable[[str], str]) -> Callable[[str], bool]:
+    """Whether a rule is about a cgroup that is not there: nobody is in it, and the kernel takes none.
 
     written: how a rule has a cgroup's path.
     """
     gone = [written(path) for path, identity in versions(plan).items() if identity is None]
-    return [rule for rule in rules if not any(each in rule for each in gone)]
+    return lambda rule: any(each in rule for each in gone)
 
 
 def by_identity() -> dict[int, str]:

@@ -91,7 +91,8 @@ def install(plan: RulePlan) -> None:
 
 
 def _possible(plan: RulePlan, chains: Chains) -> Chains:
-    return {name: cgroups.without_missing(plan, rules, in_cgroup) for name, rules in chains.items()}
+    of_missing = cgroups.of_missing(plan, in_cgroup)
+    return {name: [rule for rule in rules if not of_missing(rule)] for name, rules in chains.items()}
 
 
 def _of_each(numbers: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:

@@ -23,7 +23,8 @@ CGROUP_BASE = Path("/sys/fs/cgroup")  # nft resolves cgroup paths from here
 
 def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
-    lines = cgroups.without_missing(plan, render_text(plan).splitlines(), in_cgroup)
+    of_missing = cgroups.of_missing(plan, in_cgroup)
+    lines = [line for line in render_text(plan).splitlines() if not of_missing(line)]
     run(["nft", "-f", "-"], _emptied(plan.owner) + "\n".join([*lines, ""]))
 
 
