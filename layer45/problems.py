@@ -15,10 +15,10 @@ SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Place:
-    """A key in a file, for example policy.voice.chain[1].deadline_ms. lines: from toml_lines.key_lines."""
+    """A key in a file, for example policy.voice.chain[1].deadline_ms. lines: as toml_lines has them."""
 
     file: Path
-    lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
+    lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False, compare=False)
     path: KeyPath = ()
 
     def child(self, *keys: str | int) -> "Place":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from layer45.problems import Place, Problems
-from layer45.toml_lines import key_lines
+from layer45.toml_lines import KeyLines
 from layer45.trusted_files import Directory, Distrusted
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -33,7 +33,7 @@ def parse_toml(file: Path, data: bytes, problems: Problems) -> Read | None:
     """As read_toml, for what was read before."""
     try:
         text = data.decode().replace("\r\n", "\n")
-        return tomllib.loads(text), Place(file, key_lines(text))
+        return tomllib.loads(text), Place(file, KeyLines(text))
     except UnicodeDecodeError as error:
         problems.add_file(file, "not UTF-8 text", error.object.count(b"\n", 0, error.start) + 1)
     except RecursionError:

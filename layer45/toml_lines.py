@@ -4,9 +4,11 @@ Reads text that tomllib has accepted, so it need not judge it: it steps over val
 tables and list elements begin.
 """
 
+import functools
 import re
 import tomllib
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 
 from layer45.problems import KeyPath
 
@@ -20,6 +22,29 @@ _TEXT = re.compile(
     r"|'[^'\n]*'"
 )
 _PLAIN = re.compile(r"[^,\]}#\n]*")
+
+
+class KeyLines(Mapping[KeyPath, int]):
+    """The same as key_lines, found when it is first asked for: in most files nothing is wrong."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @functools.cached_property
+    def _lines(self) -> dict[KeyPath, int]:
+        try:
+            return key_lines(self._text)
+        except RecursionError:  # nested so deeply that nobody looks for a line
+            return {}
+
+    def __getitem__(self, path: KeyPath) -> int:
+        return self._lines[path]
+
+    def __iter__(self) -> Iterator[KeyPath]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:

@@ -70,24 +70,32 @@ class State:
 def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
     prefix = chain_prefix(plan.owner)
-    before = _of_each(families(), _read_all)
-    for states in before.values():
-        _refuse_clash(plan, states["mangle"])
+    found = _of_each(families(), lambda family: _before_and_wanted(plan, family))
+    for before, _ in found.values():
+        _refuse_clash(plan, before["mangle"])
 
     def put_in(family: int) -> None:
-        full = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
-        wanted = {table: _possible(plan, chains) for table, chains in full.items()}
-        _replace(before[family], family, prefix, wanted)
+        before, wanted = found[family]
+        _replace(before, family, prefix, wanted)
 
     def put_back(family: int) -> None:
-        had = {table: state.chains(prefix) for table, state in before[family].items()}
+        had = {table: state.chains(prefix) for table, state in found[family][0].items()}
         _replace(_read_all(family), family, prefix, had)
 
     try:
-        _of_each(before, put_in)
+        _of_each(found, put_in)
     except RulesError:
-        _of_each(before, put_back)
+        _of_each(found, put_back)
         raise
+
+
+def _before_and_wanted(plan: RulePlan, family: int) -> tuple[dict[str, State], dict[str, Chains]]:
+    """By table. The rules are made while another program lists those of before."""
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(_read_all, family)
+        full = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
+        wanted = {table: _possible(plan, chains) for table, chains in full.items()}
+        return reading.result(), wanted
 
 
 def _possible(plan: RulePlan, chains: Chains) -> Chains:
