@@ -6,6 +6,7 @@ meet.
 """
 
 import asyncio
+import gc
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ from layer45.privileges import problems
 from layer45.successor import Successor
 
 HEALTH_INTERVAL_S = 1.0
+GARBAGE_THRESHOLD = 100_000  # new objects between two looks: most of a reload stay as long as its plan
 LONGEST_WORK_S = 300.0  # for a request, before the watchdog may think that it hangs
 TAKE_OVER_LIMIT_S = 8.0
 CHANGES = (Reload, ChangeState, Attach, Detach, ExecPrepare, Restart, TakeOver)
@@ -57,6 +59,7 @@ def run(directory: Path, as_json: bool, replace: bool = False) -> int:
     from layer45.privileges import begin
 
     begin()
+    gc.set_threshold(GARBAGE_THRESHOLD)
     log = open_log(as_json)
     tell_faults(lambda line: log.error("module failed", fault=line))
     return asyncio.run(Service(directory, real_parts(), log, replace).run())
