@@ -95,10 +95,8 @@ def grow(
 
 
 def _leaf_for(entries: Sequence[Entry], leaf: int) -> int:
-    """None is looked at in vain where looking is dear; more, where one question stands before a leaf."""
-    if any(DEAR & set(box) for _, box in entries):
-        return 1
-    return 2 * leaf - 1 if all(set(SETS) & set(box) for _, box in entries) else leaf
+    """None is looked at in vain where looking is dear."""
+    return 1 if any(DEAR & set(box) for _, box in entries) else leaf
 
 
 def _within(entries: Sequence[Entry], node: Node, common: Iterable[tuple[str, int]]) -> Node:

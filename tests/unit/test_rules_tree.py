@@ -91,7 +91,7 @@ def test_of_a_thousand_few_are_looked_at() -> None:
         (("local_port", ((n % 25, n % 25),)), ("remote_port", ((n // 25, n // 25),))) for n in range(1000)
     ]
     wide = [*ports[:995], *((("remote_port", ((1, 65535 - n),)),) for n in range(5))]
-    for found, most in ((ports, 15), (tags, 8), (networks, 8), (both, 15), (wide, 20)):
+    for found, most in ((ports, 8), (tags, 8), (networks, 8), (both, 8), (wide, 16)):
         for place in range(0, 1000, 9):
             box = dict(found[place])
             point = {axis: box[axis][0][0] if axis in box else 0 for axis in (*AXES, "remote", "local_port")}
