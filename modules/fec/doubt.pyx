@@ -23,6 +23,7 @@ cdef l45_verdict unmarked(l45_context *context) noexcept nogil:
     cdef fec_state *state = <fec_state *> context.state
     count(context, UNMARKED, 1)
     state.strangers += 1
+    state.beside = 1
     if state.strangers >= MOST_STRANGERS:
         state.heard = NOTHING
     return L45_DROP if (<fec_instance *> context.instance).drop_unmarked else L45_PASS
@@ -135,6 +136,7 @@ cdef l45_verdict doubt(l45_context *context, l45_packet *packet, fec_id id) noex
     state.doubtful_id = id
     if state.doubts < MOST_DOUBTS:
         state.doubtful = context.host.hold(context, packet)
+        state.beside = 0
     if state.doubtful == NULL:
         return stale(context) if state.heard == A_NUMBERING else unmarked(context)
     state.doubtful_until_ns = context.now_ns + DOUBT_NS
@@ -179,6 +181,8 @@ cdef void dismiss(l45_context *context) noexcept nogil:
     state.doubts += 1
     if state.heard == NOTHING:
         release(context, held, dismissed(context, held))
+    elif state.beside:  # the peer sends some without ids, and this one only ends like an id
+        release(context, held, unmarked(context))
     elif is_first(<fec_instance *> context.instance, held, state.doubtful_id) \
             and first_of(state.doubtful_id) != state.window.first:
         release(context, held, bare(context, held, state.doubtful_id))

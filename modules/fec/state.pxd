@@ -124,7 +124,8 @@ cdef struct fec_state:
     l45_packet *doubtful            # held until another datagram says whether it is one of ours
     uint64_t doubtful_until_ns
     fec_id doubtful_id
-    uint32_t doubts                 # in a row that came to nothing
+    uint16_t doubts                 # in a row that came to nothing
+    uint16_t beside                 # whether an unmarked datagram has come since the one in doubt
     uint32_t strangers              # unmarked datagrams in a row
     heard heard
     fec_losses losses

@@ -67,6 +67,19 @@ def test_stragglers_of_the_old_numbering_do_no_harm(road: Road) -> None:
     assert all(each.startswith(b"datagram") and len(each) < 14 for each in back.payloads)
 
 
+@pytest.mark.parametrize("flushed_ms", [0.5, 5.5, 20.5, 28.5])
+def test_plain_datagrams_behind_a_peer_that_stops_pass(road: Road, flushed_ms: float) -> None:
+    """The first of them ends like an id of elsewhere, and the repairs of the last block come among them."""
+    wire = sent(road, numbered(0, 52))
+    ours = [each for each in wire if each.payload[:8] == b"datagram"]
+    last = [Record(each.packet, int((1052 + flushed_ms) * MILLISECOND)) for each in wire[-2:]]
+    assert len(ours) == 52 and not any(each in ours for each in wire[-2:])
+    plain = stream([b"plain and like an id" + trailer(0xEE7B85, 2, 141), *numbered(900, 60)], 1052)
+    back = road([fec()], "ingress", sorted([*wire[:-2], *last, *plain], key=lambda each: each.time_ns))
+    assert sorted(back.payloads) == sorted([*numbered(0, 52), *(each.payload for each in plain)])
+    assert back.counters[0]["stale"] == 0
+
+
 @pytest.mark.parametrize("missed", [1, 7, 8, 500])
 def test_a_receiver_that_comes_in_the_middle(road: Road, missed: int) -> None:
     """It has not seen the beginning: the first datagram waits for the second one, no more."""
