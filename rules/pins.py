@@ -38,6 +38,7 @@ def make(owner: str) -> Path:
         if place.parent == RUNTIME and not place.is_mount():
             _mount(place)
     except OSError as error:
+        _remove_empty(place)
         raise RulesError(f"{place}: no BPF file system can be had there: {error.strerror}") from None
     return place
 
@@ -55,9 +56,14 @@ def clear(place: Path) -> None:
             _libc().umount2(os.fsencode(place), DETACH)  # what is in it goes with it
     for path in place.iterdir():
         path.unlink()
-    place.rmdir()
-    if place.parent == RUNTIME:
-        with contextlib.suppress(OSError):  # others' are still there
+    _remove_empty(place)
+
+
+def _remove_empty(place: Path) -> None:
+    """And the runtime directory, unless others' places are still there."""
+    with contextlib.suppress(OSError):
+        place.rmdir()
+        if place.parent == RUNTIME:
             RUNTIME.rmdir()
 
 

@@ -1,9 +1,11 @@
 """Map, programs and raw rules come before they are needed, go when they are not, and leave nothing behind."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from .topology import Hosts
 
 pytestmark = pytest.mark.root
 
+CLONE_NEWNS = 0x00020000
 STREAMS = plan(Selector(("tcp",), user=(61001,)), Selector(("tcp",)), renumbers={1}, workers=2)
 OTHER = RulePlan(
     "second", MarkLayout(0x700000, 0x800000),
@@ -178,11 +181,24 @@ def test_a_map_of_one_namespace_is_not_another_ones(hosts: Hosts) -> None:
 
 
 def test_a_host_with_a_bpf_file_system_lends_it(hosts: Hosts, tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(tmp_path)], check=True)
-    try:
-        with installed(hosts.a, STREAMS, Connections()):
-            (place,) = tmp_path.glob("layer45_test_*")
-            assert (place / "map").exists()
-        assert list(tmp_path.glob("layer45*")) == []
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    """In mounts of a child's own, or daemons of other tests would take to it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _lent(hosts, tmp_path)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _lent(hosts: Hosts, directory: Path) -> None:
+    """Nothing is left to undo: the mounts go with the process."""
+    assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(directory)], check=True)
+    with installed(hosts.a, STREAMS, Connections()):
+        (place,) = directory.glob("layer45_test_*")
+        assert (place / "map").exists()
+    assert list(directory.glob("layer45*")) == []
