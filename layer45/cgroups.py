@@ -14,20 +14,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from layer45.errors import Layer45Error
+from layer45.rules import cgroups
 from layer45.rules.capabilities import raised
+from layer45.rules.errors import RulesError
+from layer45.rules.mounts import MOUNTS
 
 LOCK_WAIT_S = 1.0
 MAKING = ("dac_override",)  # the top of the tree, where ours begins, is not even root's to write: mode 0555
-MOUNTS = Path("/proc/self/mounts")
 
 
 def mount_point(mounts: Path = MOUNTS) -> Path:
     """Where cgroup v2 is mounted. Raises Layer45Error."""
-    for line in mounts.read_text().splitlines():
-        fields = line.split(" ")
-        if len(fields) > 2 and fields[2] == "cgroup2":
-            return Path(fields[1].encode().decode("unicode_escape"))
-    raise Layer45Error("cgroup v2 is not mounted; mount it: mount -t cgroup2 none /sys/fs/cgroup")
+    try:
+        return cgroups.mount_point(mounts)
+    except RulesError as error:
+        raise Layer45Error(str(error)) from None
 
 
 def path_of(root: str, policy: str) -> str:

@@ -63,9 +63,7 @@ def _warn_of_cgroups(policy: Policy, found: Problems) -> None:
     for place, path in _cgroups(policy):
         try:
             if not (mount_point() / path).is_dir():
-                found.add(
-                    place, f"no cgroup {mount_point() / path} on this host; the rules cannot load without it"
-                )
+                found.add(place, f"no cgroup {mount_point() / path} on this host now, so nobody is in it")
         except Layer45Error as error:
             found.add(place, str(error))
 

@@ -31,7 +31,7 @@ from layer45.first_plan import first_plan
 from layer45.following import Following
 from layer45.handover import Predecessor
 from layer45.inheritance import Inheritance, inheritance_path, left_by, write_inheritance
-from layer45.life_cycle import STATES, Command, LifeCycle
+from layer45.life_cycle import STATES, Command, LifeCycle, iso
 from layer45.loader import Plan, with_exec, with_states, without_versions
 from layer45.lock import DaemonLock
 from layer45.named_policy import require_active, require_policy
@@ -312,7 +312,7 @@ class Daemon:
         """What `layer45 status --json` prints."""
         return {
             "pid": os.getpid(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "started": iso(self._started),
             "uptime_s": round(time.time() - self._started, 1),
             "generation": self.generation,
             "config": str(self.directory),

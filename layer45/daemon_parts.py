@@ -1,7 +1,7 @@
 """What a daemon is made of, as it sees it; tests put other things in their place."""
 
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from layer45.inheritance import Inheritance
 from layer45.loader import Plan
 from layer45.privileges import Thread
 from layer45.rules.diversion import RulePlan
+from layer45.successor import Start
 
 
 class Engine(Protocol):
@@ -64,6 +65,4 @@ class Parts:
     rules: Callable[[Settings], Rules]
     cgroups: Callable[[str], Cgroups] = Cgroups
     keep_least: Callable[[Thread], None] = lambda thread: None
-    start_daemon: Callable[[Sequence[str], Mapping[str, str]], "subprocess.Popen[bytes]"] = (
-        lambda words, environment: subprocess.Popen(words, env=environment)
-    )
+    start_daemon: Start = lambda words, environment: subprocess.Popen(words, env=environment)

@@ -46,6 +46,11 @@ class QueuePlan:
         """The queues' numbers."""
         return range(self.first, self.first + self.workers)
 
+    @property
+    def ends(self) -> list[int]:
+        """The first and the last of them, as everything that is shown has it."""
+        return [self.numbers[0], self.numbers[-1]]
+
 
 def number_classes(names: Sequence[str], known: Mapping[str, int], capacity: int) -> dict[str, int]:
     """name -> class, 1..capacity, for all of names, then for gone ones whose number nobody has taken.

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from layer45.life_cycle import iso
 from layer45.loader import ChainPlan, Plan
 from layer45.rules.conntrack import has_mark
 
@@ -49,9 +50,9 @@ def describe(plan: Plan, name: str, stats: Mapping[str, Any]) -> list[dict[str, 
             "name": each.name,
             "version": each.label,
             "newest": not each.is_old,
-            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(each.since)),
+            "since": iso(each.since),
             "class": chains[each.name].class_id,
-            "queues": [chains[each.name].queue.numbers[0], chains[each.name].queue.numbers[-1]],
+            "queues": chains[each.name].queue.ends,
             "flows": stats.get(each.name, {}).get("flows", 0),
         }
         for each in sorted(mine, key=lambda each: (each.is_old, -each.since))

@@ -42,7 +42,12 @@ class Version:
     @property
     def label(self) -> str:
         """What people know it by."""
-        return label(self.composed)
+        return label(self.composed.policy.version, self.modules)
+
+    @property
+    def modules(self) -> dict[str, str]:
+        """Those of its chain, name → version."""
+        return _modules(self.composed)
 
     @property
     def is_old(self) -> bool:
@@ -62,9 +67,9 @@ class Succession:
     remarks: tuple[str, ...] = ()
 
 
-def label(composed: Composed) -> str:
-    """What people know a version by: the policy's, or the modules'."""
-    return composed.policy.version or "+".join(f"{name}-{v}" for name, v in _modules(composed).items()) or "0"
+def label(version: str, modules: Mapping[str, str]) -> str:
+    """What people know a version of a policy by: what it says itself, or its modules' versions, by name."""
+    return version or "+".join(f"{name}-{each}" for name, each in modules.items()) or "0"
 
 
 def succeed(
@@ -108,7 +113,7 @@ def _follow(now: Version, mine: Sequence[Version], numbers: dict[str, int]) -> t
     if last is None or _same(last.composed, now.composed):
         return replace(now, since=last.since if last else now.since), old
     back = next((each for each in old if _same(each.composed, now.composed)), None)
-    left = replace(last, name=_free_name(last.composed, {each.name for each in old if each is not back}))
+    left = replace(last, name=_free_name(last, {each.name for each in old if each is not back}))
     number = numbers.pop(back.name, None) if back else None
     if last.name in numbers:
         numbers[left.name] = numbers.pop(last.name)
@@ -129,8 +134,8 @@ def _modules(composed: Composed) -> dict[str, str]:
     return {each.module.name: each.module.manifest.version for each in composed.instances}
 
 
-def _free_name(composed: Composed, taken: Iterable[str]) -> str:
-    name = f"{composed.policy.name}@{label(composed)}"
+def _free_name(version: Version, taken: Iterable[str]) -> str:
+    name = f"{version.policy}@{version.label}"
     return next(each for each in _names(name) if each not in set(taken))
 
 

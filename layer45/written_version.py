@@ -14,7 +14,7 @@ from layer45.modulefolder import ModuleIndex
 from layer45.policy import ChainEntry, Policy
 from layer45.problems import Place, Problems
 from layer45.rules.diversion import PortRange, Selector
-from layer45.versions import Version
+from layer45.versions import Version, label
 
 NETWORKS = ("local", "remote")
 
@@ -59,8 +59,8 @@ class WrittenVersion(msgspec.Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """What people know it by; as versions.label."""
-        return self.version or "+".join(f"{name}-{version}" for name, version in self.modules.items()) or "0"
+        """What people know it by."""
+        return label(self.version, self.modules)
 
 
 def write_version(version: Version) -> WrittenVersion:
@@ -69,7 +69,7 @@ def write_version(version: Version) -> WrittenVersion:
     return WrittenVersion(
         name=version.name,
         since=version.since,
-        modules={each.module.name: each.module.manifest.version for each in version.composed.instances},
+        modules=version.modules,
         policy=policy.name,
         file=str(policy.file),
         match=_write_selector(policy.match),

@@ -28,7 +28,7 @@ def mount_point(mounts: Path = MOUNTS) -> Path:
     if found:
         mend = f"expected its root; run: umount {found[0]}; mount -t cgroup2 none {found[0]}"
         raise RulesError(f"{found[0]} does not show the cgroups of this cgroup namespace; {mend}")
-    raise RulesError(f"no cgroup v2 tree in {mounts}; expected one, usually at {USUAL_MOUNT}")
+    raise RulesError(f"no cgroup v2 tree in {mounts}; mount it: mount -t cgroup2 none {USUAL_MOUNT}")
 
 
 def level(path: str) -> int:
