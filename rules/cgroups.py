@@ -51,8 +51,7 @@ def versions(plan: RulePlan) -> dict[str, int | None]:
 
     Raises RulesError where there is no cgroup v2 tree.
     """
-    selectors = [s for d in plan.diversions if d.select for s in (d.select, d.unless) if s]
-    paths = dict.fromkeys(path for selector in selectors for path in selector.cgroup)
+    paths = dict.fromkeys(path for selector in plan.selectors() for path in selector.cgroup)
     root = mount_point() if paths else USUAL_MOUNT
     return {path: _identity(root / path) for path in paths}
 

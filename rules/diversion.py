@@ -121,8 +121,12 @@ class RulePlan:
 
     def by_program(self, protocol: str) -> bool:
         """Whether some policy asks for a program, so that the socket's tag decides on egress, too."""
-        chosen = (d for d in self.diversions if d.select and d.concerns(protocol))
-        return any(s.program for d in chosen for s in (d.select, d.unless) if s)
+        return any(selector.program for selector in self.selectors(protocol))
+
+    def selectors(self, protocol: str = "") -> list[Selector]:
+        """What policies ask for, and what they except; protocol: of those that concern it."""
+        chosen = (d for d in self.diversions if d.select and (not protocol or d.concerns(protocol)))
+        return [selector for d in chosen for selector in (d.select, d.unless) if selector]
 
     @property
     def asks_map(self) -> bool:

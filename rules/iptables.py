@@ -178,10 +178,7 @@ def _ingress(rules: Ruleset) -> None:
 
 
 def _needs_tags(rules: Ruleset, protocol: str) -> bool:
-    selectors = [
-        s for _, d in of_protocol(rules.plan, protocol) if d.select for s in (d.select, d.unless) if s
-    ]
-    return bool(rules.tags.sets) and any(selector.owned for selector in selectors)
+    return bool(rules.tags.sets) and any(each.owned for each in rules.plan.selectors(protocol))
 
 
 def _read_tag(rules: Ruleset) -> None:
@@ -226,7 +223,7 @@ def _known(rules: Ruleset, protocol: str) -> None:
         rules.add(f"known-{protocol}", f"-m connmark --mark {rules.masked()} -j RETURN")
     if concerned:
         classes = dict.fromkeys(each.class_id for each in marked)
-        ways = ((number, f"-g {rules.name(f'hit{number}')}") for number in classes)
+        ways = {number: f"-g {rules.name(f'hit{number}')}" for number in classes}
         by_number(rules, f"known-{protocol}", "class", ways, [_forget(rules)])
 
 

@@ -70,7 +70,8 @@ class State:
 def install(plan: RulePlan) -> None:
     """Make this namespace's rules of plan.owner equal to the plan. Raises RulesError and changes nothing."""
     prefix = chain_prefix(plan.owner)
-    found = _of_each(families(), lambda family: _before_and_wanted(plan, family))
+    of_missing = cgroups.of_missing(plan, in_cgroup)
+    found = _of_each(families(), lambda family: _before_and_wanted(plan, family, of_missing))
     for before, _ in found.values():
         _refuse_clash(plan, before["mangle"])
 
@@ -89,18 +90,19 @@ def install(plan: RulePlan) -> None:
         raise
 
 
-def _before_and_wanted(plan: RulePlan, family: int) -> tuple[dict[str, State], dict[str, Chains]]:
+def _before_and_wanted(
+    plan: RulePlan, family: int, of_missing: Callable[[str], bool]
+) -> tuple[dict[str, State], dict[str, Chains]]:
     """By table. The rules are made while another program lists those of before."""
     with ThreadPoolExecutor(1) as threads:
         reading = threads.submit(_read_all, family)
         full = {"mangle": render(plan, family), "raw": iptables_raw.render(plan, family)}
-        wanted = {table: _possible(plan, chains) for table, chains in full.items()}
+        wanted = {table: _without(chains, of_missing) for table, chains in full.items()}
         return reading.result(), wanted
 
 
-def _possible(plan: RulePlan, chains: Chains) -> Chains:
-    of_missing = cgroups.of_missing(plan, in_cgroup)
-    return {name: [rule for rule in rules if not of_missing(rule)] for name, rules in chains.items()}
+def _without(chains: Chains, unwanted: Callable[[str], bool]) -> Chains:
+    return {name: [rule for rule in rules if not unwanted(rule)] for name, rules in chains.items()}
 
 
 def _of_each(numbers: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from layer45.rules import known_blocks, spread
 from layer45.rules.iptables_ruleset import Ruleset, to_queues
-from layer45.rules.iptables_tree import write
+from layer45.rules.iptables_tree import write_numbers
 from layer45.rules.known_program import ERROR
-from layer45.rules.tree import Box, Spans
 
 
 def known_map(rules: Ruleset, chain: str) -> None:
@@ -30,15 +29,9 @@ def errors(rules: Ruleset, chain: str) -> None:
 
 
 def _by_class(rules: Ruleset, chain: str, direction: str, way: Callable[[int], str], *end: str) -> None:
-    classes = rules.plan.renumbering
+    ways = {class_id: f"-g {rules.name(way(class_id))}" for class_id in rules.plan.renumbering}
 
-    def ask(_: str, numbers: Spans) -> str:
-        ((first, last),) = numbers
+    def ask(first: int, last: int) -> str:
         return rules.asks(known_blocks.name(first, last), direction)
 
-    def add(at: str, place: int, _: Box) -> str:
-        class_id = classes[place]
-        rules.add(at, ask("", ((class_id, class_id),)), f"-g {rules.name(way(class_id))}")
-        return at
-
-    write(rules, chain, known_blocks.boxes(classes), ask, add, end)
+    write_numbers(rules, chain, ways, ask, end)

@@ -11,9 +11,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from layer45.rules.boxes import by_tag
 from layer45.rules.diversion import Network, PortRange, Selector
-from layer45.rules.tree import Spans
+from layer45.rules.tree import SET_SLOTS, Spans, slots
 
-MULTIPORT_SLOTS = 15  # a range takes two
 BITS = {4: 32, 6: 128}  # of an address
 
 Alternatives = list[str]
@@ -98,14 +97,14 @@ def _port_match(protocol: str, option: str, ports: str) -> str:
 
 def _multiports(ranges: Iterable[PortRange]) -> list[str]:
     lists: list[list[str]] = [[]]
-    free = MULTIPORT_SLOTS
+    free = SET_SLOTS
     for first, last in dict.fromkeys(ranges):
-        slots = 1 if first == last else 2
-        if slots > free:
+        needed = slots((first, last))
+        if needed > free:
             lists.append([])
-            free = MULTIPORT_SLOTS
+            free = SET_SLOTS
         lists[-1].append(str(first) if first == last else f"{first}:{last}")
-        free -= slots
+        free -= needed
     return [",".join(words) for words in lists]
 
 

@@ -1,14 +1,14 @@
 """The part of a chain that finds a packet's policy, and what else is found by a number among many."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layer45.rules.boxes import box
 from layer45.rules.diversion import Diversion
 from layer45.rules.iptables_match import Alternatives, Place, question, stages
 from layer45.rules.iptables_ruleset import LEAVE, Ruleset, clear, of_protocol
-from layer45.rules.iptables_tree import write
-from layer45.rules.tree import Box, Spans, spans
+from layer45.rules.iptables_tree import write, write_numbers
+from layer45.rules.tree import Box, Spans
 
 Way = Callable[[Ruleset, Diversion, Place], str | None]
 
@@ -40,7 +40,7 @@ def policies(rules: Ruleset, chain: str, place: Place, way: Way, end: Sequence[s
 
     def ask(axis: str, numbers: Spans) -> str:
         if axis in ("tag", "class"):
-            return _numbered(rules, axis, numbers)
+            return rules.numbered(axis, *numbers[0])
         return question(axis, numbers, place)
 
     def add(at: str, number: int, left: Box) -> str:
@@ -105,7 +105,7 @@ def _kept(rules: Ruleset, diversion: Diversion) -> str:
     """A match for flows that have the class, where no others get it."""
     if diversion.flows == "any":
         return ""
-    return f"-m connmark --mark {rules.masked(rules.plan.marks.spread(diversion.class_id))}"
+    return rules.numbered("class", diversion.class_id, diversion.class_id)
 
 
 def _stage_chains(rules: Ruleset, own: str, policy: _Policy, fails: str) -> None:
@@ -127,31 +127,15 @@ def _conjunction(rules: Ruleset, start: str, several: list[Alternatives], holds:
 
 
 def by_number(
-    rules: Ruleset, chain: str, axis: str, ways: Iterable[tuple[int, str]], end: Sequence[str] = ()
+    rules: Ruleset, chain: str, axis: str, ways: Mapping[int, str], end: Sequence[str] = ()
 ) -> None:
     """A way for each number that a packet may have on an axis ("tag" or "class"). end: the rules behind."""
-    found = list(ways)
-
-    def add(at: str, place: int, _: Box) -> str:
-        number, way = found[place]
-        rules.add(at, _numbered(rules, axis, ((number, number),)), way)
-        return at
-
-    boxes = [((axis, spans([number])),) for number, _ in found]
-    write(rules, chain, boxes, lambda _, numbers: _numbered(rules, axis, numbers), add, end)
-
-
-def _numbered(rules: Ruleset, axis: str, numbers: Spans) -> str:
-    """A match for the numbers of a block: of a packet's tag, or of its connection's class."""
-    ((first, last),) = numbers
-    marks, kind = rules.plan.marks, {"tag": "mark", "class": "connmark"}[axis]
-    mask = marks.class_mask & ~marks.spread(last - first)
-    return f"-m {kind} --mark {marks.spread(first):#x}/{mask:#x}"
+    write_numbers(rules, chain, ways, lambda first, last: rules.numbered(axis, first, last), end)
 
 
 def known_tags(rules: Ruleset, chain: str) -> None:
     """A tag that no rule knows tells nothing: as if there were none."""
-    by_number(rules, chain, "tag", ((tag, "-j RETURN") for tag in rules.tags.sets), [clear(rules)])
+    by_number(rules, chain, "tag", dict.fromkeys(rules.tags.sets, LEAVE), [clear(rules)])
 
 
 def only_known_tags(rules: Ruleset, chain: str, protocol: str) -> None:

@@ -45,9 +45,15 @@ class Ruleset:
             f"-m bpf --object-pinned {known.program(self.plan.owner, program, direction or self.direction)}"
         )
 
+    def numbered(self, axis: str, first: int, last: int) -> str:
+        """A match for a block of numbers: of a packet's "tag", or of its connection's "class"."""
+        marks, kind = self.plan.marks, {"tag": "mark", "class": "connmark"}[axis]
+        mask = marks.class_mask & ~marks.spread(last - first)
+        return f"-m {kind} --mark {marks.spread(first):#x}/{mask:#x}"
+
     def tagged(self, numbers: Iterable[int]) -> Alternatives:
         """Matches for packets of sockets with one of these tags; 0 is a socket never tagged."""
-        return [f"-m mark --mark {self.masked(self.plan.marks.spread(number))}" for number in numbers]
+        return [self.numbered("tag", number, number) for number in numbers]
 
     def tagged_with_keys(self, selector: Selector) -> Alternatives:
         """The same, for tags that say that a selector's owner keys hold."""

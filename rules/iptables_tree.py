@@ -5,7 +5,7 @@ each no to the next question, and at the end of each way stand the rules that ar
 goto, but for trees that another one follows, whose ends must come back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 from layer45.rules import tree
@@ -40,6 +40,20 @@ def write(
             rules.add(f"{chain}.end", rule)
         end = [f"-g {rules.name(f'{chain}.end')}"]
     writer.node(last, chain, end)
+
+
+def write_numbers(
+    rules: Ruleset, chain: str, ways: Mapping[int, str], ask: Callable[[int, int], str], end: Sequence[str]
+) -> None:
+    """A way for each number. ask: for a block of numbers, first and last. end: as for write."""
+    numbers = list(ways)
+
+    def add(at: str, place: int, _: Box) -> str:
+        number = numbers[place]
+        rules.add(at, ask(number, number), ways[number])
+        return at
+
+    write(rules, chain, tree.number_boxes(numbers), lambda _, blocks: ask(*blocks[0]), add, end)
 
 
 class _Writer:

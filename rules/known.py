@@ -31,7 +31,7 @@ from layer45.rules.known_program import (
     of_block,
 )
 from layer45.rules.socket_end import Ended, end_sockets
-from layer45.rules.tree import DEPTH, Span
+from layer45.rules.tree import Span
 
 MAP = "map"
 LARGEST = 1 << 24
@@ -58,7 +58,7 @@ class KnownConnections:
                 self._begin(pins.make(plan.owner), plan.connections)
             else:
                 _end_customized_of(self._map, plan.renumbering)
-            self._pin_blocks(pins.directory(plan.owner), _blocks(plan) - self._blocks)
+            self._pin_blocks(pins.directory(plan.owner), known_blocks.blocks(plan.renumbering) - self._blocks)
         return self._map
 
     def adopt(self, owner: str) -> None:
@@ -106,7 +106,7 @@ class KnownConnections:
         """What no rule asks any more goes, and customized connections that came to a gone class meanwhile."""
         if self._map < 0:
             return Ended()
-        gone = self._blocks - _blocks(plan)
+        gone = self._blocks - known_blocks.blocks(plan.renumbering)
         for block in gone:
             for direction in OF_CLASS:
                 with contextlib.suppress(OSError):
@@ -124,10 +124,6 @@ class KnownConnections:
             os.close(self._map)
         self._map = -1
         self._blocks = set()
-
-
-def _blocks(plan: RulePlan) -> set[Span]:
-    return known_blocks.blocks(plan.renumbering, DEPTH)
 
 
 def program(owner: str, name: str, direction: str) -> Path:

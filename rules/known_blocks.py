@@ -3,22 +3,16 @@
 Single classes, and where there are many, larger blocks, which a tree of questions begins with (tree.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from layer45.rules import tree
-from layer45.rules.tree import Box, Fork, Node, Span, spans
+from layer45.rules.tree import Fork, Node, Span
 
 
-def boxes(classes: Iterable[int]) -> list[Box]:
-    """For a tree that looks for each of the classes."""
-    return [(("class", spans([each])),) for each in classes]
-
-
-def blocks(classes: Iterable[int], depth: int) -> set[Span]:
-    """All that is asked for, as first and last class. depth: of the tree, see tree.grow."""
-    every = list(classes)
-    asked = {(each, each) for each in every}
-    for root in tree.grow(tuple(boxes(every)), tree.LEAF, depth):
+def blocks(classes: Collection[int]) -> set[Span]:
+    """All that is asked for, as first and last class."""
+    asked = {(each, each) for each in classes}
+    for root in tree.grow(tuple(tree.number_boxes(classes)), tree.LEAF, tree.DEPTH):
         asked.update(_forks(root))
     return asked
 

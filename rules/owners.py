@@ -107,8 +107,7 @@ def owner_keys(selector: Selector) -> OwnerKeys:
 @functools.lru_cache(maxsize=4)
 def owner_tags(plan: RulePlan) -> OwnerTags:
     """Number every set of owner keys that can hold together."""
-    selectors = [s for d in plan.diversions if d.select for s in (d.select, d.unless) if s and s.owned]
-    keys = tuple(dict.fromkeys(map(owner_keys, selectors)))
+    keys = tuple(dict.fromkeys(owner_keys(each) for each in plan.selectors() if each.owned))
     if not keys:
         return OwnerTags()
     dimensions = _dimensions(keys)

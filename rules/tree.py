@@ -25,9 +25,9 @@ DEAR = frozenset({"user", "group"})  # a question costs as much as two others
 MOST_RUNS = 8
 SIZES = {"local_port": 1 << 16, "remote_port": 1 << 16, "user": 1 << 32, "group": 1 << 32}
 SETS = ("local_port", "remote_port")  # of which one rule can ask for several spans
-SET_SLOTS = 15  # a span of more than one number takes two
+SET_SLOTS = 15  # so many, as slots counts them
 WITHOUT_GUARD = 2  # so few rules cost less than a question
-BLOCKS = frozenset({"local", "remote", "tag", "class"})  # 2^n numbers, the first a multiple of 2^n
+BLOCKS = frozenset({"local", "remote", "tag", "class", "number"})  # 2^n numbers, the first a multiple of 2^n
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,6 @@ class Leaf:
     """What to look at, in order: places, and the box that the way to here has left of each one's."""
 
     entries: tuple[tuple[int, Box], ...]
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        """Without the boxes."""
-        return tuple(place for place, _ in self.entries)
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,11 @@ def spans(numbers: Iterable[int]) -> Spans:
     return joined((each, each) for each in numbers)
 
 
+def slots(span: Span) -> int:
+    """What a span takes of SET_SLOTS, as in iptables' multiport match."""
+    return 1 if span[0] == span[1] else 2
+
+
 def joined(found: Iterable[Span]) -> Spans:
     """Spans in order, with those that touch or overlap as one."""
     merged: list[Span] = []
@@ -71,6 +71,11 @@ def joined(found: Iterable[Span]) -> Spans:
         else:
             merged.append((first, last))
     return tuple(merged)
+
+
+def number_boxes(numbers: Iterable[int]) -> list[Box]:
+    """Of rules that each want one number, of which blocks can be asked for."""
+    return [(("number", ((each, each),)),) for each in numbers]
 
 
 @functools.lru_cache(maxsize=32)
@@ -137,7 +142,7 @@ def _guarded(entries: Sequence[Entry], node: Leaf) -> Node:
     for axis in SETS if len(entries) > WITHOUT_GUARD else ():
         asking = [box.get(axis, ()) for _, box in entries]
         every = joined(each for found in asking for each in found)
-        if all(asking) and sum(1 if first == last else 2 for first, last in every) <= SET_SLOTS:
+        if all(asking) and sum(map(slots, every)) <= SET_SLOTS:
             return Fork(axis, every, node, NOTHING)
     return node
 
