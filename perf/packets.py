@@ -175,9 +175,7 @@ def main() -> None:
     targets = verdicts({name: statistics.median(values) for name, values in series.items()})
     record.table(series, "us/packet", "C loop")
     for name, verdict in targets.items():
-        print(
-            f"{name}: {verdict['ratio']}, target {verdict['target']}: {'met' if verdict['met'] else 'MISSED'}"
-        )
+        record.verdict(name, verdict["ratio"], verdict["target"], bool(verdict["met"]))
     record.write(
         "packets",
         "CPU of an engine for a 64-byte UDP packet, in microseconds",

@@ -158,7 +158,7 @@ def main() -> None:
         medians = {int(count): record.summary(samples)["median"] for count, samples in series.items()}
         ratios[name] = round(medians[max(medians)] / medians[min(medians)], 3)
     for name, ratio in ratios.items():
-        print(f"{name}: {ratio}, target {TARGET}: {'met' if ratio <= TARGET else 'MISSED'}")
+        record.verdict(name, ratio, TARGET, ratio <= TARGET)
     record.write(
         "policies",
         "CPU for a 64-byte UDP packet among many policies, in microseconds",

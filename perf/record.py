@@ -91,6 +91,11 @@ def plot(name: str, title: str, unit: str, series: Mapping[str, Sequence[float]]
     pyplot.close(figure)
 
 
+def verdict(name: str, found: float, target: float, met: bool) -> None:
+    """Print a figure beside what it should be."""
+    print(f"{name}: {found}, target {target}: {'met' if met else 'MISSED'}")
+
+
 def table(rows: Mapping[str, Sequence[float]], unit: str, baseline: str = "") -> None:
     """Print medians and quartiles, and the ratio to a baseline of the same run."""
     width = max(map(len, rows))

@@ -128,7 +128,7 @@ def main() -> None:
     flat = {f"{name}, {which}": values for name, series in found.items() for which, values in series.items()}
     record.table(flat, "")
     for name, value in ratios.items():
-        print(f"{name}: {value}, target {TARGET}: {'met' if value >= TARGET else 'MISSED'}")
+        record.verdict(name, value, TARGET, value >= TARGET)
     record.write(
         "unmatched",
         "throughput and round trips of traffic that no policy matches, with and without layer45",

@@ -5,6 +5,7 @@ a: client, daemon ── tag, flip (TCP, in place) ──▶ wire ──▶ b: d
 
 import os
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -233,6 +234,12 @@ def packets_pass(hosts: Hosts, b: Daemon) -> bool:
     return counters(b, "marked", "tag")["stripped"] == before + 1
 
 
+def replacing(daemon: Daemon) -> subprocess.Popen[str]:
+    """Another daemon that takes over from this one, and goes on with its log."""
+    with daemon.log.open("a") as log:
+        return daemon.host.popen(daemon.command("run", "--replace"), stderr=log)
+
+
 def test_run_replace_takes_over_and_starts_where_nothing_runs(hosts: Hosts) -> None:
     with (
         running(hosts.a, client_side([MARKED])) as a,
@@ -241,15 +248,13 @@ def test_run_replace_takes_over_and_starts_where_nothing_runs(hosts: Hosts) -> N
     ):
         first = a.process
         assert first is not None
-        with a.log.open("a") as log:
-            second = hosts.a.popen(a.command("run", "--replace"), stderr=log)
+        second = replacing(a)
         assert first.wait(20) == 0
         a.process = second
         assert packets_pass(hosts, b)
         assert a.ask("status")["pid"] == second.pid
         a.stop()
-        with a.log.open("a") as log:
-            a.process = hosts.a.popen(a.command("run", "--replace"), stderr=log)
+        a.process = replacing(a)
         while a.socket.exists() is False:
             time.sleep(0.05)
         assert packets_pass(hosts, b)

@@ -18,7 +18,7 @@ from layer45.handover import find_predecessor
 from .daemons import client_side, running, server_side
 from .datagrams import echo
 from .streams import engine
-from .test_live_handover import MARKED, PORT, packets_pass
+from .test_live_handover import MARKED, PORT, packets_pass, replacing
 from .topology import Hosts
 
 pytestmark = pytest.mark.root
@@ -93,8 +93,7 @@ def test_a_successor_that_dies_behind_the_switch(hosts: Hosts) -> None:
     ):
         a.expected = ("the successor did not take over",)
         assert a.process is not None
-        with a.log.open("a") as log:
-            second = hosts.a.popen(a.command("run", "--replace"), stderr=log)
+        second = replacing(a)
         _await_queue(hosts, 4501)
         a.process.send_signal(signal.SIGSTOP)  # so that it does not hear of the switch
         while "--queue-num 4501" not in hosts.a.run(["iptables-save", "-t", "mangle"]).stdout:
@@ -120,8 +119,7 @@ def test_a_predecessor_that_dies_in_the_middle(hosts: Hosts) -> None:
     ):
         first = a.process
         assert first is not None
-        with a.log.open("a") as log:
-            second = hosts.a.popen(a.command("run", "--replace"), stderr=log)
+        second = replacing(a)
         _await_queue(hosts, 4501)
         first.kill()
         first.wait(5)
