@@ -79,6 +79,7 @@ def _chain(chain: ChainPlan) -> dict[str, Any]:
     return {
         **_policy(chain.policy),
         "class": chain.class_id,
+        "path": chain.path,
         "queue": {"first": chain.queue.first, "workers": chain.queue.workers},
         "protocols": list(chain.protocols),
         "growth_bytes": {"front": chain.growth_front, "back": chain.growth_back},

@@ -30,6 +30,7 @@ from layer45.life_cycle import State
 from layer45.load_list import loaded_policies
 from layer45.modulefolder import ModuleIndex, find_modules
 from layer45.numbering import QueueKind, QueuePlan, number_classes, number_queues
+from layer45.packet_path import PacketPath, packet_path
 from layer45.policy import Policy, read_policies
 from layer45.problems import Place, Problems
 from layer45.ratio import Ratios
@@ -62,7 +63,7 @@ class ChainPlan:
 
     text: equal texts mean equal chains, which a reload may keep. protocols: those the policy diverts. flows:
     which of them it gets. replay_only: why the chain does not work fully on live packets. name: of the class;
-    the policy's, or that of an old version, see versions.py.
+    the policy's, or that of an old version, see versions.py. path: see packet_path.py.
     """
 
     policy: Policy
@@ -80,6 +81,7 @@ class ChainPlan:
     replay_only: tuple[str, ...] = ()
     flows: Flows = "any"
     name: str = ""
+    path: PacketPath = "queue"
 
     @property
     def is_old(self) -> bool:
@@ -304,6 +306,7 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
         digests=properties.digests,
         replay_only=tuple(text for _, text in cautions(composed.links)),
         name=policy.name,
+        path=packet_path(policy, composed.instances),
     )
 
 

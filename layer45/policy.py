@@ -44,6 +44,7 @@ class Policy:
     unless: sockets that match excludes.
     apply_now: open sockets of programs that match get it when the daemon starts or reloads.
     version: where it is another one than before, flows that are open keep to their end what they have.
+    path: "queue": its packets go through the queue, even where a shorter way does the same (packet_path.py).
     """
 
     name: str
@@ -59,6 +60,7 @@ class Policy:
     state: Literal["active", "standby", "deprecated"] = "active"
     apply_now: bool = False
     version: str = ""
+    path: Literal["auto", "queue"] = "auto"
 
     @property
     def file(self) -> Path:
@@ -85,6 +87,7 @@ class _PlainKeys:
     state: Literal["active", "standby", "deprecated"] = "active"
     apply_now: bool = False
     version: str = ""
+    path: Literal["auto", "queue"] = "auto"
 
 
 def load_policies(directory: Path) -> dict[str, Policy]:

@@ -46,6 +46,7 @@ def _policy_state(
         "summary": policy.summary,
         **standing,
         "class": chain.class_id if chain else None,
+        "path": chain.path if chain else None,
         "queues": chain.queue.ends if chain else None,
         "on_failure": policy.on_failure,
         "chain": [instance.module.manifest.name for instance in chain.instances] if chain else [],

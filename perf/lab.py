@@ -209,7 +209,7 @@ def write_config(directory: Path, chain: str, match: str, workers: int = 1) -> P
         f'cgroup_root = "{cgroup_root(directory.name)}"\nbackend = "iptables"\n'
     )
     (directory / "policies" / "bench.toml").write_text(
-        f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\n'
+        f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\npath = "queue"\n'
     )
     return directory
 

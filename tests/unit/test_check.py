@@ -26,7 +26,7 @@ def test_a_good_configuration(configuration: Any) -> None:
     first, second = report["policies"]
     assert first == {
         "name": "p", "summary": "s", "version": "", "state": "active", "priority": 0, "on_failure": "open", "mtu": "fragment",
-        "apply_now": False, "file": f"{configuration.directory}/policies/a.toml", "line": 1, "class": 1,
+        "apply_now": False, "file": f"{configuration.directory}/policies/a.toml", "line": 1, "class": 1, "path": "queue",
         "queue": {"first": 4500, "workers": 1}, "protocols": ["udp"], "growth_bytes": {"front": 0, "back": 20},
         "payload_bytes_in_mtu_1500": {"ipv4/udp": 1452, "ipv6/udp": 1432}, "flow_state_bytes": 0,
         "reads": "payload", "copy_bytes": 65531, "gso": False, "modules": ["one"], "replay_only": [],

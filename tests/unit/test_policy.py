@@ -115,7 +115,7 @@ def test_wrong_keys(tmp_path: Path, text: str, expected: list[str]) -> None:
 def test_all_files_are_told_of_at_once(tmp_path: Path) -> None:
     assert problems(tmp_path, "[policy.a]\nmtu = 1\nx = 1", "=", "[policy.c]\nmatch = { local_port = 0 }") == [
         'a.toml:2: policy.a.mtu: expected one of "fragment", "signal", got 1',
-        "a.toml:3: policy.a.x: unknown key; expected one of summary, priority, match, include, chain, on_failure, mtu, state, apply_now, version",
+        "a.toml:3: policy.a.x: unknown key; expected one of summary, priority, match, include, chain, on_failure, mtu, state, apply_now, version, path",
         "b.toml:1: not valid TOML: invalid statement",
         'c.toml:2: policy.c.match.local_port: expected a port 1..65535 or a range such as "5004-5100", got 0',
     ]  # fmt: skip
