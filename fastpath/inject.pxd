@@ -37,6 +37,10 @@ cdef inline bint injector_pressed(const l45_injector *injector) noexcept nogil:
     return injector.count[0] >= PRESSED_COUNT or injector.count[1] >= PRESSED_COUNT \
         or injector.staging_used >= PRESSED_BYTES
 
+cdef inline bint injector_waits(const l45_injector *injector) noexcept nogil:
+    """Whether there is something to send."""
+    return injector.count[0] or injector.count[1]
+
 # Tells the local sender of a packet that fitting_bytes is the most that fits: ICMP type 3 code 4, ICMPv6 type 2.
 cdef void inject_too_big(l45_injector *injector, const l45_carrier *carrier, uint32_t fitting_bytes) noexcept nogil
 cdef void injector_flush(l45_injector *injector) noexcept nogil

@@ -17,8 +17,10 @@ cdef extern from "<linux/netlink.h>" nogil:
         uint16_t nla_type
 
     enum:
+        NLMSG_NOOP
         NLMSG_ERROR
         NLM_F_REQUEST
+        NLM_F_ACK
         NETLINK_NO_ENOBUFS
         NLA_TYPE_MASK
 
@@ -44,6 +46,7 @@ cdef extern from "<linux/netfilter/nfnetlink_queue.h>" nogil:
     enum:
         NFQNL_MSG_PACKET
         NFQNL_MSG_VERDICT
+        NFQNL_MSG_VERDICT_BATCH
         NFQNL_MSG_CONFIG
         NFQA_PACKET_HDR
         NFQA_VERDICT_HDR
@@ -119,6 +122,7 @@ cdef extern from * nogil:
         POLLIN
         MSG_DONTWAIT
         MSG_TRUNC
+        MSG_WAITFORONE
 
     int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
     int sendmmsg(int, mmsghdr *, unsigned int, int)

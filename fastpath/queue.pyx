@@ -1,8 +1,8 @@
 """The queue loop: one thread, one queue, one worker; no interpreter lock while packets flow.
 
-1. Take up a new class table, fire timers.   2. recvmmsg: a batch.   3. Each packet: worker_process, verdict packed.
-4. One sendmsg with all verdicts.   5. Nothing to read, or too long not: one sendmmsg with all injected packets: they
-leave behind what waited in the queue.   6. ppoll until the next timer, or until somebody writes to the wake descriptor.
+1. recvmmsg: a batch; it sleeps until there is one, or ppoll does where a timer is near.   2. Take up a new class table,
+fire timers.   3. Each packet: worker_process, verdict packed.   4. One sendmsg with all verdicts.   5. Nothing to read,
+or too long not: one sendmmsg with all injected packets: they leave behind what waited in the queue.
 
 NetfilterQueue binds the queue and owns its descriptor; the loop drains it. Everything here but `wake` and `stop` runs
 in the loop's thread.
@@ -22,7 +22,8 @@ from libc.string cimport memset
 from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_context, l45_verdict
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.inject cimport (
-    inject, inject_too_big, injector_end, injector_flush, injector_pressed, injector_start, l45_injector,
+    inject, inject_too_big, injector_end, injector_flush, injector_pressed, injector_start, injector_waits,
+    l45_injector,
 )
 from layer45.fastpath.netlink cimport *
 from layer45.fastpath.path cimport destination, path_mtu, source
@@ -32,7 +33,9 @@ from layer45.fastpath.receive cimport (
     read_message, slots_end, slots_start,
 )
 from layer45.fastpath.timer cimport wheel_next_ns
-from layer45.fastpath.verdict cimport l45_verdicts, verdict_add, verdicts_end, verdicts_flush, verdicts_start
+from layer45.fastpath.verdict cimport (
+    l45_verdicts, verdict_accept, verdict_add, verdicts_end, verdicts_flush, verdicts_start,
+)
 from layer45.fastpath.worker cimport (
     Worker, l45_worker, worker_advance, worker_close_flows, worker_process, worker_rest,
 )
@@ -53,15 +56,12 @@ cdef extern from *:
     """
     int l45_device_mtu(int fd, unsigned int ifindex) nogil
 
-cdef extern from "<unistd.h>" nogil:
-    int close(int)
-    ssize_t read(int, void *, size_t)
-
 cdef enum:
     MTU_DEVICES = 8
     SECOND_NS = 1000000000
     DRAIN_LIMIT_NS = 100000000     # how long a stopping loop goes on emptying its queue
-    IDLE_CHECK_NS = 1000000000     # how long a sleeping loop leaves idle flows alone
+    IDLE_CHECK_S = 1               # how long a sleeping loop leaves idle flows alone
+    NEAR_NS = 2000000000           # a timer nearer than this gets a ppoll: recvmmsg may sleep for IDLE_CHECK_S
     INJECT_WAIT_NS = 300000        # what is in the queue goes before copies, but no longer than this
     BUFFER_BYTES = 16 << 20
     NETLINK_LEVEL = 270            # SOL_NETLINK
@@ -79,8 +79,8 @@ cdef struct l45_loop:
     l45_marks marks
     l45_device devices[MTU_DEVICES]
     uint64_t inject_by_ns
+    uint64_t busy_ns        # how long it looks for packets before it sleeps
     int fd
-    int wake_fd
     int stopping            # atomic
 
 
@@ -96,11 +96,12 @@ cdef extern from *:
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 cdef void _loop(l45_loop *loop) noexcept nogil:
+    cdef int count
     while not load_flag(&loop.stopping):
+        count = _wait(loop)
         _turn(loop, monotonic_ns())
-        if _drain_batch(loop) <= 0:
-            injector_flush(&loop.injector)
-            _sleep(loop)
+        if count > 0:
+            _batch(loop, count)
     _drain(loop)
     worker_close_flows(loop.worker)
     _flush(loop)
@@ -122,21 +123,22 @@ cdef inline void _flush(l45_loop *loop) noexcept nogil:
     injector_flush(&loop.injector)
 
 
-cdef int _drain_batch(l45_loop *loop) noexcept nogil:
-    """One batch; how many messages it had, or -1 when there was none."""
-    cdef int count, at
-    count = recvmmsg(loop.fd, loop.slots.messages, BATCH, MSG_DONTWAIT, NULL)
-    if count < 0:
-        if c_errno == ENOBUFS:
-            loop.worker.counters[COUNT_KERNEL_OVERRUNS] += 1
-        return -1
+cdef inline int _receive(l45_loop *loop, int flags) noexcept nogil:
+    """How many messages came, or -1 when there was none."""
+    cdef int count = recvmmsg(loop.fd, loop.slots.messages, BATCH, flags, NULL)
+    if count < 0 and c_errno == ENOBUFS:
+        loop.worker.counters[COUNT_KERNEL_OVERRUNS] += 1
+    return count
+
+
+cdef void _batch(l45_loop *loop, int count) noexcept nogil:
+    cdef int at
     for at in range(count):
         _message(loop, at)
         if injector_pressed(&loop.injector):
             _flush(loop)
     loop.worker.counters[COUNT_BATCHES] += 1
     verdicts_flush(&loop.verdicts)
-    return count
 
 
 cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
@@ -163,15 +165,17 @@ cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
     loop.worker.counters[COUNT_RECEIVED] += 1
     loop.worker.counters[COUNT_PASSED] += 1
     loop.worker.counters[COUNT_MALFORMED] += 1
-    verdict_add(&loop.verdicts, carrier.queue_id, NF_ACCEPT, NULL, 0, True)
+    verdict_accept(&loop.verdicts, carrier.queue_id, False)
 
 
 cdef inline void _give(l45_loop *loop, l45_carrier *carrier, l45_verdict verdict, bint stays) noexcept nogil:
     if verdict == L45_REWRITTEN:
         verdict_add(&loop.verdicts, carrier.queue_id, NF_ACCEPT, carrier.packet.data,
                     carrier.packet.tail - carrier.packet.data, stays)
+    elif verdict == L45_DROP:
+        verdict_add(&loop.verdicts, carrier.queue_id, NF_DROP, NULL, 0, True)
     else:
-        verdict_add(&loop.verdicts, carrier.queue_id, NF_DROP if verdict == L45_DROP else NF_ACCEPT, NULL, 0, True)
+        verdict_accept(&loop.verdicts, carrier.queue_id, loop.worker.counters[COUNT_HELD] == 0)
 
 
 cdef void _finish(void *self, l45_carrier *carrier, l45_verdict verdict) noexcept nogil:
@@ -213,31 +217,60 @@ cdef uint32_t _mtu(l45_loop *loop, uint32_t ifindex) noexcept nogil:
     return device.mtu
 
 
-cdef void _sleep(l45_loop *loop) noexcept nogil:
-    cdef pollfd waited[2]
+cdef int _wait(l45_loop *loop) noexcept nogil:
+    """The next batch, or what is not more than 0 when a timer may be due, or it is time to look at idle flows.
+
+    A message alone so takes two system calls: this and the verdict's.
+    """
+    cdef uint64_t next_ns = wheel_next_ns(&loop.worker.wheel)
+    cdef int count
+    if injector_waits(&loop.injector):
+        count = _receive(loop, MSG_DONTWAIT)
+        if count > 0:
+            return count
+        injector_flush(&loop.injector)
+    if loop.busy_ns:
+        count = _look(loop, min(next_ns, monotonic_ns() + loop.busy_ns))
+        if count > 0:
+            return count
+    if next_ns > loop.worker.now_ns + NEAR_NS:
+        return _receive(loop, MSG_WAITFORONE)
+    count = _receive(loop, MSG_DONTWAIT)
+    if count > 0 or not _poll(loop, next_ns):
+        return count
+    return _receive(loop, MSG_DONTWAIT)
+
+
+cdef int _look(l45_loop *loop, uint64_t until_ns) noexcept nogil:
+    cdef int count = -1
+    while count <= 0 and monotonic_ns() < until_ns and not load_flag(&loop.stopping):
+        count = _receive(loop, MSG_DONTWAIT)
+    return count
+
+
+cdef bint _poll(l45_loop *loop, uint64_t until_ns) noexcept nogil:
+    """Whether there is something to read."""
+    cdef pollfd waited
     cdef timespec timeout
     cdef uint64_t now_ns = monotonic_ns()
-    cdef uint64_t next_ns = min(wheel_next_ns(&loop.worker.wheel), now_ns + IDLE_CHECK_NS)
-    cdef uint64_t wait_ns = next_ns - now_ns if next_ns > now_ns else 0
-    cdef uint64_t ignored
-    waited[0].fd = loop.fd
-    waited[0].events = POLLIN
-    waited[1].fd = loop.wake_fd
-    waited[1].events = POLLIN
+    cdef uint64_t wait_ns = until_ns - now_ns if until_ns > now_ns else 0
+    waited.fd = loop.fd
+    waited.events = POLLIN
     timeout.tv_sec = wait_ns // SECOND_NS
     timeout.tv_nsec = wait_ns % SECOND_NS
-    if ppoll(waited, 2, &timeout, NULL) > 0 and waited[1].revents:
-        read(loop.wake_fd, &ignored, 8)
+    return ppoll(&waited, 1, &timeout, NULL) > 0
 
 
 cdef void _drain(l45_loop *loop) noexcept nogil:
     """Empties the queue, for a bounded time: what is left when it is closed is dropped by the kernel."""
     cdef uint64_t until_ns = monotonic_ns() + DRAIN_LIMIT_NS
     cdef uint64_t now_ns = monotonic_ns()
-    while now_ns < until_ns:
+    cdef int count = 1
+    while count > 0 and now_ns < until_ns:
+        count = _receive(loop, MSG_DONTWAIT)
         _turn(loop, now_ns)
-        if _drain_batch(loop) <= 0:
-            return
+        if count > 0:
+            _batch(loop, count)
         now_ns = monotonic_ns()
 
 
@@ -266,9 +299,10 @@ def _raw_socket_or_none(family: int, exempt_mark: int) -> int:
         raise
 
 
-def _force_buffers(fd: int) -> None:
-    """Raises both buffers beyond the system's limits (root), and asks to be told nothing of overruns."""
+def _set_up(fd: int) -> None:
+    """Raises both buffers beyond the system's limits (root), asks to be told nothing of overruns, and bounds sleep."""
     with socket.socket(fileno=os.dup(fd)) as netlink:
+        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", IDLE_CHECK_S, 0))
         netlink.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
         netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         netlink.setsockopt(NETLINK_LEVEL, NETLINK_NO_ENOBUFS, 1)
@@ -300,7 +334,8 @@ cdef class QueueLoop:
 
     queue: its number. copy_bytes: how much of each packet the kernel copies. gso: super-packets come whole.
     fail_open: packets that find the queue full pass uncustomized. length: packets the kernel keeps.
-    class_mask: our class's bits in packet marks. exempt_mark: the mark of injected packets.
+    class_mask: our class's bits in packet marks. exempt_mark: the mark of injected packets. busy_poll_us: how long
+    the loop looks for packets before it sleeps.
     OSError when the queue is in use by another program or the process lacks the privilege.
     """
     cdef l45_loop loop
@@ -310,16 +345,15 @@ cdef class QueueLoop:
 
     def __cinit__(self, *args, **kwargs):
         memset(&self.loop, 0, sizeof(self.loop))
-        self.loop.wake_fd = -1
         self.loop.injector.fds[0] = -1
         self.loop.injector.fds[1] = -1
 
     def __init__(self, Worker worker, int queue, *, uint32_t copy_bytes, bint gso, bint fail_open, int length,
-                 uint32_t class_mask, uint32_t exempt_mark):
+                 uint32_t class_mask, uint32_t exempt_mark, uint32_t busy_poll_us=0):
         self.worker = worker
         self.queue = queue
         self.loop.worker = &worker.worker
-        self.loop.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.loop.busy_ns = <uint64_t> busy_poll_us * 1000
         marks_start(&self.loop.marks, class_mask)
         if slots_start(&self.loop.slots, copy_bytes) != 0:
             raise MemoryError(f"no memory for queue {queue}")
@@ -344,7 +378,7 @@ cdef class QueueLoop:
         binding.bind(self.queue, _accept, max_len=length, mode=COPY_PACKET, range=copy_bytes, sock_len=BUFFER_BYTES)
         self.binding = binding
         self.loop.fd = binding.get_fd()
-        _force_buffers(self.loop.fd)
+        _set_up(self.loop.fd)
         _configure(self.loop.fd, self.queue, copy_bytes, fail_open, gso)
         fcntl.fcntl(self.loop.fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         if verdicts_start(&self.loop.verdicts, self.loop.fd, self.queue,
@@ -357,8 +391,9 @@ cdef class QueueLoop:
             _loop(&self.loop)
 
     def wake(self) -> None:
-        """Makes a sleeping loop look for a new class table."""
-        os.eventfd_write(self.loop.wake_fd, 1)
+        """Makes a sleeping loop look for a new class table, by a message that the kernel answers; from any thread."""
+        with socket.socket(fileno=os.dup(self.loop.fd)) as netlink:
+            netlink.send(struct.pack("=IHHII", 16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 0, 0))
 
     def stop(self) -> None:
         """Asks `run` to empty the queue and return; from any thread."""
@@ -376,9 +411,6 @@ cdef class QueueLoop:
         verdicts_end(&self.loop.verdicts)
         injector_end(&self.loop.injector)
         slots_end(&self.loop.slots)
-        if self.loop.wake_fd >= 0:
-            close(self.loop.wake_fd)
-            self.loop.wake_fd = -1
 
     def __dealloc__(self):
         self._free()

@@ -1,12 +1,12 @@
 """See verdict.pxd."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from layer45.fastpath.netlink cimport (
-    NFNL_SUBSYS_QUEUE, NFQA_PAYLOAD, NFQA_VERDICT_HDR, NFQNL_MSG_VERDICT, NLM_F_REQUEST, htonl, htons, iovec, msghdr,
-    nfgenmsg, nfqnl_msg_verdict_hdr, nlattr, nlmsghdr, sendmsg,
+    NF_ACCEPT, NFNL_SUBSYS_QUEUE, NFQA_PAYLOAD, NFQA_VERDICT_HDR, NFQNL_MSG_VERDICT, NFQNL_MSG_VERDICT_BATCH,
+    NLM_F_REQUEST, htonl, htons, iovec, msghdr, nfgenmsg, nfqnl_msg_verdict_hdr, nlattr, nlmsghdr, sendmsg,
 )
 
 
@@ -56,6 +56,7 @@ cdef void verdict_add(l45_verdicts *verdicts, uint32_t packet_id, uint32_t verdi
     cdef fixed_part fixed
     cdef nlattr payload
     cdef uint32_t zero = 0
+    verdicts.run = NULL
     if verdicts.count == VERDICT_LIMIT or verdicts.bytes + count > VERDICT_BYTES_LIMIT:
         verdicts_flush(verdicts)
     if data != NULL and not stays:
@@ -81,6 +82,20 @@ cdef void verdict_add(l45_verdicts *verdicts, uint32_t packet_id, uint32_t verdi
         _header(verdicts, &zero, 4 - (count & 3))
 
 
+cdef void verdict_accept(l45_verdicts *verdicts, uint32_t packet_id, bint alone) noexcept nogil:
+    cdef bint first = verdicts.run == NULL or not alone or <int32_t> (packet_id - verdicts.run_end) <= 0
+    cdef fixed_part fixed
+    if first:
+        verdict_add(verdicts, packet_id, NF_ACCEPT, NULL, 0, True)
+        verdicts.run = verdicts.headers + verdicts.header_used - sizeof(fixed) if alone else NULL
+    else:
+        memcpy(&fixed, verdicts.run, sizeof(fixed))
+        fixed.message.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT_BATCH
+        fixed.verdict.id = htonl(packet_id)
+        memcpy(verdicts.run, &fixed, sizeof(fixed))
+    verdicts.run_end = packet_id
+
+
 cdef const uint8_t *_stage(l45_verdicts *verdicts, const uint8_t *data, size_t count) noexcept nogil:
     cdef uint8_t *into
     if verdicts.staging_used + count > STAGING_BYTES:
@@ -101,6 +116,7 @@ cdef void verdicts_flush(l45_verdicts *verdicts) noexcept nogil:
     message.msg_iovlen = verdicts.pieces
     if sendmsg(verdicts.fd, &message, 0) < 0:
         verdicts.errors[0] += verdicts.count
+    verdicts.run = NULL
     verdicts.count = 0
     verdicts.bytes = 0
     verdicts.pieces = 0

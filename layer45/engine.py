@@ -44,7 +44,7 @@ class _Queue:
         self.plan = plan
         self.number = number
         self.worker = _worker(settings, number, index, known)
-        self._loop = _bind(self.worker, plan, number, settings.queue_length, marks)
+        self._loop = _bind(self.worker, plan, number, settings, marks)
         self._thread = threading.Thread(target=self._run, name=f"layer45-{number}", daemon=True)
 
     def _run(self) -> None:
@@ -90,7 +90,7 @@ def _worker(settings: Settings, number: int, index: int, known: int) -> Worker:
         raise Layer45Error(f"queue {number}: {error}; {mend}") from error
 
 
-def _bind(worker: Worker, plan: QueuePlan, number: int, length: int, marks: MarkLayout) -> QueueLoop:
+def _bind(worker: Worker, plan: QueuePlan, number: int, settings: Settings, marks: MarkLayout) -> QueueLoop:
     try:
         return QueueLoop(
             worker,
@@ -98,7 +98,8 @@ def _bind(worker: Worker, plan: QueuePlan, number: int, length: int, marks: Mark
             copy_bytes=plan.copy_bytes,
             gso=plan.gso,
             fail_open=plan.fail_open,
-            length=length,
+            length=settings.queue_length,
+            busy_poll_us=settings.busy_poll_us,
             class_mask=marks.class_mask,
             exempt_mark=marks.exempt_bit,
         )
