@@ -2,17 +2,15 @@
 
 1. recvmmsg: a batch; it sleeps until there is one, or ppoll does where a timer is near.   2. Take up a new class table,
 fire timers.   3. Each packet: worker_process, verdict packed.   4. One sendmsg with all verdicts.   5. Nothing to read,
-or too long not: one sendmmsg with all injected packets: they leave behind what waited in the queue.
+or too long not: one sendmmsg with all injected packets: they leave behind what waited in the queue.   6. Where packets
+come fast, a nap, so that the next batch is worth its system calls.
 
 NetfilterQueue binds the queue and owns its descriptor; the loop drains it. Everything here but `wake` and `stop` runs
 in the loop's thread.
 """
 
-import errno
 import fcntl
-import os
 import socket
-import struct
 
 from libc.errno cimport ENOBUFS
 from libc.errno cimport errno as c_errno
@@ -42,6 +40,13 @@ from layer45.fastpath.worker cimport (
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
+from layer45.fastpath.sockets import BUFFER_BYTES, configure, echo, raw_socket, raw_socket_or_none, set_up
+
+cdef extern from "<sys/prctl.h>" nogil:
+    enum:
+        PR_SET_TIMERSLACK
+    int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)
+
 cdef extern from *:
     """
     #include <net/if.h>
@@ -60,11 +65,9 @@ cdef enum:
     MTU_DEVICES = 8
     SECOND_NS = 1000000000
     DRAIN_LIMIT_NS = 100000000     # how long a stopping loop goes on emptying its queue
-    IDLE_CHECK_S = 1               # how long a sleeping loop leaves idle flows alone
-    NEAR_NS = 2000000000           # a timer nearer than this gets a ppoll: recvmmsg may sleep for IDLE_CHECK_S
+    NEAR_NS = 2000000000           # a timer nearer than this gets a ppoll: recvmmsg may sleep for sockets.IDLE_CHECK_S
+    WORTH_A_NAP = 4                # packets that may be expected to come in one
     INJECT_WAIT_NS = 300000        # what is in the queue goes before copies, but no longer than this
-    BUFFER_BYTES = 16 << 20
-    NETLINK_LEVEL = 270            # SOL_NETLINK
 
 cdef struct l45_device:
     uint32_t ifindex
@@ -79,6 +82,10 @@ cdef struct l45_loop:
     l45_marks marks
     l45_device devices[MTU_DEVICES]
     uint64_t inject_by_ns
+    uint64_t coalesce_ns    # how long a nap is; 0: there is none
+    uint64_t batch_ns       # when the last batch came
+    uint64_t gap_ns         # between that and the one before
+    int batch               # messages in the last one; 0: it has had its nap
     uint64_t busy_ns        # how long it looks for packets before it sleeps
     int fd
     int stopping            # atomic
@@ -133,6 +140,9 @@ cdef inline int _receive(l45_loop *loop, int flags) noexcept nogil:
 
 cdef void _batch(l45_loop *loop, int count) noexcept nogil:
     cdef int at
+    loop.gap_ns = loop.worker.now_ns - loop.batch_ns
+    loop.batch_ns = loop.worker.now_ns
+    loop.batch = count
     for at in range(count):
         _message(loop, at)
         if injector_pressed(&loop.injector):
@@ -229,6 +239,8 @@ cdef int _wait(l45_loop *loop) noexcept nogil:
         if count > 0:
             return count
         injector_flush(&loop.injector)
+    if _worth_a_nap(loop):
+        _nap(loop, next_ns)
     if loop.busy_ns:
         count = _look(loop, min(next_ns, monotonic_ns() + loop.busy_ns))
         if count > 0:
@@ -239,6 +251,19 @@ cdef int _wait(l45_loop *loop) noexcept nogil:
     if count > 0 or not _poll(loop, next_ns):
         return count
     return _receive(loop, MSG_DONTWAIT)
+
+
+cdef inline bint _worth_a_nap(const l45_loop *loop) noexcept nogil:
+    return loop.batch < BATCH and loop.batch * loop.coalesce_ns > WORTH_A_NAP * loop.gap_ns
+
+
+cdef void _nap(l45_loop *loop, uint64_t until_ns) noexcept nogil:
+    cdef timespec timeout
+    cdef uint64_t now_ns = loop.worker.now_ns
+    loop.batch = 0
+    timeout.tv_sec = 0
+    timeout.tv_nsec = min(loop.coalesce_ns, until_ns - now_ns if until_ns > now_ns else 0)
+    ppoll(NULL, 0, &timeout, NULL)
 
 
 cdef int _look(l45_loop *loop, uint64_t until_ns) noexcept nogil:
@@ -276,66 +301,14 @@ cdef void _drain(l45_loop *loop) noexcept nogil:
 
 # --- its life ---------------------------------------------------------------------------------------------------------
 
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # beyond the system's limits, for root; the socket module lacks them
-
-
-def _raw_socket(family: int, exempt_mark: int) -> int:
-    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, exempt_mark)
-        raw.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
-        if family == socket.AF_INET:
-            raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
-        raw.setblocking(False)
-        return raw.detach()
-
-
-def _raw_socket_or_none(family: int, exempt_mark: int) -> int:
-    """A host without IPv6 has no IPv6 packets to copy."""
-    try:
-        return _raw_socket(family, exempt_mark)
-    except OSError as error:
-        if error.errno == errno.EAFNOSUPPORT:
-            return -1
-        raise
-
-
-def _set_up(fd: int) -> None:
-    """Raises both buffers beyond the system's limits (root), asks to be told nothing of overruns, and bounds sleep."""
-    with socket.socket(fileno=os.dup(fd)) as netlink:
-        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", IDLE_CHECK_S, 0))
-        netlink.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
-        netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-        netlink.setsockopt(NETLINK_LEVEL, NETLINK_NO_ENOBUFS, 1)
-
-
-def _configure(fd: int, queue: int, copy_bytes: int, fail_open: bool, gso: bool) -> None:
-    """Sets copy range and flags in one message; a refusal comes back as an error message, and is counted.
-
-    NetfilterQueue takes no copy range beyond its own 4 KiB buffer, which we do not use.
-    """
-    flags = (NFQA_CFG_F_FAIL_OPEN if fail_open else 0) | (NFQA_CFG_F_GSO if gso else 0)
-    attributes = _attribute(NFQA_CFG_PARAMS, struct.pack("!IB", copy_bytes, NFQNL_COPY_PACKET))
-    attributes += _attribute(NFQA_CFG_FLAGS, struct.pack("!I", flags))
-    attributes += _attribute(NFQA_CFG_MASK, struct.pack("!I", NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO))
-    general = struct.pack("!BBH", 0, 0, queue)
-    kind = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG
-    header = struct.pack("=IHHII", 16 + len(general) + len(attributes), kind, NLM_F_REQUEST, 0, 0)
-    with socket.socket(fileno=os.dup(fd)) as netlink:
-        netlink.send(header + general + attributes)
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    """Length and kind are in the machine's order, values in the network's."""
-    return struct.pack("=HH", 4 + len(value), kind) + value.ljust(len(value) + 3 & ~3, b"\0")
-
-
 cdef class QueueLoop:
     """Binds a queue and drains it through a worker.
 
     queue: its number. copy_bytes: how much of each packet the kernel copies. gso: super-packets come whole.
     fail_open: packets that find the queue full pass uncustomized. length: packets the kernel keeps.
     class_mask: our class's bits in packet marks. exempt_mark: the mark of injected packets. busy_poll_us: how long
-    the loop looks for packets before it sleeps.
+    the loop looks for packets before it sleeps. coalesce_us: how long it lets packets come together, where at least
+    WORTH_A_NAP more may be expected meanwhile, as fast as the last batches came.
     OSError when the queue is in use by another program or the process lacks the privilege.
     """
     cdef l45_loop loop
@@ -349,11 +322,13 @@ cdef class QueueLoop:
         self.loop.injector.fds[1] = -1
 
     def __init__(self, Worker worker, int queue, *, uint32_t copy_bytes, bint gso, bint fail_open, int length,
-                 uint32_t class_mask, uint32_t exempt_mark, uint32_t busy_poll_us=0):
+                 uint32_t class_mask, uint32_t exempt_mark, uint32_t busy_poll_us=0,
+                 uint32_t coalesce_us=0):
         self.worker = worker
         self.queue = queue
         self.loop.worker = &worker.worker
         self.loop.busy_ns = <uint64_t> busy_poll_us * 1000
+        self.loop.coalesce_ns = <uint64_t> coalesce_us * 1000
         marks_start(&self.loop.marks, class_mask)
         if slots_start(&self.loop.slots, copy_bytes) != 0:
             raise MemoryError(f"no memory for queue {queue}")
@@ -366,8 +341,8 @@ cdef class QueueLoop:
         worker.worker.host.clock_ns = _clock_ns
 
     def _start_injector(self, uint32_t exempt_mark):
-        self.loop.injector.fds[0] = _raw_socket(socket.AF_INET, exempt_mark)
-        self.loop.injector.fds[1] = _raw_socket_or_none(socket.AF_INET6, exempt_mark)
+        self.loop.injector.fds[0] = raw_socket(socket.AF_INET, exempt_mark)
+        self.loop.injector.fds[1] = raw_socket_or_none(socket.AF_INET6, exempt_mark)
         if injector_start(&self.loop.injector, self.loop.injector.fds[0], self.loop.injector.fds[1],
                           &self.worker.worker.counters[COUNT_INJECTED],
                           &self.worker.worker.counters[COUNT_INJECT_ERRORS]) != 0:
@@ -378,8 +353,8 @@ cdef class QueueLoop:
         binding.bind(self.queue, _accept, max_len=length, mode=COPY_PACKET, range=copy_bytes, sock_len=BUFFER_BYTES)
         self.binding = binding
         self.loop.fd = binding.get_fd()
-        _set_up(self.loop.fd)
-        _configure(self.loop.fd, self.queue, copy_bytes, fail_open, gso)
+        set_up(self.loop.fd)
+        configure(self.loop.fd, self.queue, copy_bytes, fail_open, gso)
         fcntl.fcntl(self.loop.fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         if verdicts_start(&self.loop.verdicts, self.loop.fd, self.queue,
                           &self.worker.worker.counters[COUNT_VERDICT_ERRORS]) != 0:
@@ -388,12 +363,12 @@ cdef class QueueLoop:
     def run(self) -> None:
         """Drains the queue until `stop`; call in a thread of its own."""
         with nogil:
+            prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or a nap takes 50 us more
             _loop(&self.loop)
 
     def wake(self) -> None:
         """Makes a sleeping loop look for a new class table, by a message that the kernel answers; from any thread."""
-        with socket.socket(fileno=os.dup(self.loop.fd)) as netlink:
-            netlink.send(struct.pack("=IHHII", 16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 0, 0))
+        echo(self.loop.fd)
 
     def stop(self) -> None:
         """Asks `run` to empty the queue and return; from any thread."""

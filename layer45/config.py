@@ -40,6 +40,9 @@ class Settings:
     module_memory_mb: Annotated[int, Meta(ge=1, le=1 << 16)] = 64  # what modules may borrow, per worker
     error_threshold: Annotated[int, Meta(ge=0, le=1 << 30)] = 100  # failures in 10 s; see failures.py
     busy_poll_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # a worker looks so long before it sleeps
+    coalesce_us: Annotated[int, Meta(ge=0, le=10_000)] = (
+        0  # how long it lets packets come together, where many come
+    )
     queue_length: Annotated[int, Meta(ge=1, le=1 << 20)] = 4096  # packets the kernel may keep per queue
     module_dirs: tuple[str, ...] = (DEFAULT_MODULE_DIR,)  # absolute; searched after the shipped ones
     load: tuple[str, ...] = ()  # modules that have their sockets by their own [match]; see load_list.py

@@ -25,7 +25,7 @@ THREAD, NEW_NAMESPACES = 0x10000, 0x7E020080  # CLONE_…
 TCGETS, SIOCGIFNAME, SIOCGIFMTU = 0x5401, 0x8910, 0x8921  # is it a terminal; a device's name, and its MTU
 MAP_CALLS = (1, 2, 3)  # BPF_MAP_LOOKUP_ELEM, UPDATE, DELETE
 DESCRIPTOR_CALLS = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC
-NAMING = (15, 16, 0x53564D41)  # PR_SET_NAME, GET_NAME, SET_VMA
+SMALL_THINGS = (15, 16, 29, 0x53564D41)  # PR_SET_NAME, GET_NAME, SET_TIMERSLACK, SET_VMA
 
 
 def install() -> str:
@@ -65,7 +65,7 @@ def _tests() -> dict[str, tuple[Test, ...]]:
         "clone": (Test(0, (THREAD,), THREAD | NEW_NAMESPACES),),
         "ioctl": (Test(1, (TCGETS, SIOCGIFNAME, SIOCGIFMTU)),),
         "fcntl": (Test(1, DESCRIPTOR_CALLS),),
-        "prctl": (Test(0, NAMING),),
+        "prctl": (Test(0, SMALL_THINGS),),
         "prlimit64": (Test(0, (0, os.getpid())), Test(2), Test(2, upper=True)),  # read, not set
         "tgkill": (Test(0, (os.getpid(),)),),  # abort()
     }

@@ -38,12 +38,15 @@ udp_idle_s = 1
 tcp_idle_s = 2
 max_held = 0
 queue_length = 1
+coalesce_us = 50
+busy_poll_us = 10
 module_dirs = ["mine", "/abs"]
 seed = 9223372036854775807
 """)
     assert load_settings(tmp_path) == Settings(
         control_socket="/run/x.sock", first_queue=7, workers=2, mark_mask=7, cgroup_root="a/b", backend="nft",
         max_flows=10, udp_idle_s=1, tcp_idle_s=2, max_held=0, queue_length=1,
+        coalesce_us=50, busy_poll_us=10,
         module_dirs=(str(tmp_path / "mine"), "/abs"), seed=(1 << 63) - 1,
     )  # fmt: skip
 
