@@ -118,6 +118,10 @@ typedef struct l45_host {
     int (*enter)(l45_context *, uint16_t local_port_be, l45_context *other);
     /* A clock to measure with, in ns; in a replay it stands still within a call. */
     uint64_t (*clock_ns)(l45_context *);
+    /* This instance wants no more packets of the flow, in either direction: it is not called for them any more. When all
+     * instances of the chain have said so, the rest of the flow stays in the kernel, and never comes to the engine. 0: the
+     * chain does not let go of flows, as a module in it does not declare lets_go, and all is as before. */
+    int (*done)(l45_context *);
 } l45_host;
 
 /* A validated parameter, always present (the default stands in): numbers in the manifest's unit. */

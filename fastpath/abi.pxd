@@ -83,6 +83,7 @@ cdef extern from "abi.h" nogil:
         void (*give)(l45_context *, void *) noexcept nogil
         int (*enter)(l45_context *, uint16_t, l45_context *) noexcept nogil
         uint64_t (*clock_ns)(l45_context *) noexcept nogil
+        int (*done)(l45_context *) noexcept nogil
 
     ctypedef struct l45_param:
         const char *name

@@ -86,6 +86,11 @@ cdef class Flow:
             holder.state = <PyObject *> state
         return <dict> holder.state
 
+    def done(self) -> bool:
+        """The instance wants no more packets of the flow, and gets none. False: the module does not declare lets_go."""
+        cdef l45_context *context = self._valid()
+        return context.host.done(context) != 0
+
 
 cdef tuple _endpoint(const uint8_t *address, const uint8_t *port):
     whole = ipaddress.IPv6Address(address[:16])

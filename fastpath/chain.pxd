@@ -63,6 +63,7 @@ cdef struct l45_chain:
     uint8_t offer[OFFER_BYTES]
     uint32_t stages             # instances with a stream
     uint32_t connection_offset  # in the flow's block: l45_connection, then the stages
+    uint64_t lets_go            # instances that must be done with a flow for it to leave, a bit each; 0: none does
     uint32_t header_growth      # options that the chain adds to each segment
 
 # What a worker reads on each packet; replaced as a whole.

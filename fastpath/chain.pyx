@@ -162,7 +162,7 @@ cdef class Chain:
     def __init__(self, uint32_t class_id, str policy, specs, *, transports=("udp",), uint32_t workers=1,
                  bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False,
                  bint makes=False, uint32_t emits_bytes=0, negotiates=None, uint32_t header_growth=0,
-                 uint32_t growth_bytes=0):
+                 uint32_t growth_bytes=0, bint lets_go=False):
         self.policy = policy
         self.modules = tuple(spec.name for spec in specs)
         self.counter_names = tuple(spec.counters for spec in specs)
@@ -195,7 +195,14 @@ cdef class Chain:
         self.flow_counter_names = tuple([
             names[:self.chain.instances[at].ops.flow_counters] for at, names in enumerate(self.counter_names)
         ])
+        if lets_go and len(specs) <= 64 and negotiates is None:
+            self._let_go()
         self._make_counters(workers)
+
+    def _let_go(self):
+        for at in range(self.chain.count):
+            if self.chain.instances[<size_t> at].runs[0] or self.chain.instances[<size_t> at].runs[1]:
+                self.chain.lets_go |= <uint64_t> 1 << <uint64_t> at
 
     def _negotiate(self, egress_digest, ingress_digest):
         """Sets aside the state of a connection."""

@@ -2,14 +2,18 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from layer45.fastpath.abi cimport l45_host, l45_verdict
+from layer45.fastpath.abi cimport l45_flow_key, l45_host, l45_verdict
 from layer45.fastpath.arena cimport l45_arena
 from layer45.fastpath.chain cimport l45_class_table
+from layer45.fastpath.conntrack cimport l45_conntrack
 from layer45.fastpath.counters cimport ENGINE_COUNTERS
 from layer45.fastpath.flow cimport l45_entry, l45_flow_table
 from layer45.fastpath.known cimport l45_known
 from layer45.fastpath.pool cimport l45_carrier, l45_pool
 from layer45.fastpath.timer cimport l45_wheel
+
+cdef enum:
+    LEAVE_LIMIT = 64                  # flows that conntrack is told of at once; others ask again with their next packet
 
 # Where packets go that are not the one being processed. The carrier is the callee's for the length of the call.
 cdef struct l45_sink:
@@ -31,6 +35,9 @@ cdef struct l45_worker:
     l45_arena arena
     l45_sink sink
     l45_known known                   # the map of connections that streams tell of
+    l45_conntrack conntrack           # that is told of flows that leave; none in a replay, where they stay
+    uint32_t leaving                  # such flows
+    l45_flow_key leaving_keys[LEAVE_LIMIT]
     uint64_t now_ns
     uint64_t random_state
     uint32_t index

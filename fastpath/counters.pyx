@@ -48,6 +48,8 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("kernel_errors", "error messages from the kernel on the queue's socket"),
     ("kernel_overruns", "times the kernel had no room to hand us packets"),
     ("known_errors", "connections the map of known ones had no room for, and other failures to change it"),
+    ("flows_left", "flows that their chain was done with: the rest of them stays in the kernel"),
+    ("leave_errors", "flows that should have left, but conntrack refused: their packets still come"),
 )
 NAMES: tuple[str, ...] = tuple(name for name, _ in COUNTERS)
 

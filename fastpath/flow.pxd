@@ -43,9 +43,12 @@ cdef struct l45_entry:
     uint64_t placed_ns          # when it last moved to the young end
     uint64_t packets[2]         # by direction
     uint64_t bytes[2]
+    uint64_t done               # instances that want no more of its packets, a bit each
+    uint64_t asked_ns           # when conntrack was last told so
     uint32_t next_sequence
     uint32_t closed             # instances in front of this one have had their flow_close
     uint8_t came                # its first packet did: another host began it
+    uint8_t left                # conntrack knows that the chain is done with it
     uint8_t phase
     uint8_t ages                # its list in the order of use
     l45_chain *chain

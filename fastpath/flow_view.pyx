@@ -43,7 +43,7 @@ cdef dict _described(const l45_entry *entry, uint64_t now_ns):
         "protocol": "tcp" if entry.key.protocol == PROTOCOL_TCP else "udp",
         "local": (bytes(entry.key.local[:16]), load_be16(<const uint8_t *> &entry.key.local_port_be)),
         "remote": (bytes(entry.key.remote[:16]), load_be16(<const uint8_t *> &entry.key.remote_port_be)),
-        "state": STATES[entry.phase],
+        "state": "left" if entry.left else STATES[entry.phase],
         "egress_packets": entry.packets[0], "egress_bytes": entry.bytes[0],
         "ingress_packets": entry.packets[1], "ingress_bytes": entry.bytes[1],
         "age_s": max(0, <int64_t> (now_ns - entry.opened_ns)) / 1e9,

@@ -21,6 +21,7 @@ cdef extern from "<linux/netlink.h>" nogil:
         NLMSG_ERROR
         NLM_F_REQUEST
         NLM_F_ACK
+        NLA_F_NESTED
         NETLINK_NO_ENOBUFS
         NLA_TYPE_MASK
 
@@ -32,6 +33,23 @@ cdef extern from "<linux/netfilter/nfnetlink.h>" nogil:
 
     enum:
         NFNL_SUBSYS_QUEUE
+        NFNL_SUBSYS_CTNETLINK
+
+cdef extern from "<linux/netfilter/nfnetlink_conntrack.h>" nogil:
+    enum:
+        IPCTNL_MSG_CT_NEW
+        CTA_TUPLE_ORIG
+        CTA_MARK
+        CTA_MARK_MASK
+        CTA_TUPLE_IP
+        CTA_TUPLE_PROTO
+        CTA_IP_V4_SRC
+        CTA_IP_V4_DST
+        CTA_IP_V6_SRC
+        CTA_IP_V6_DST
+        CTA_PROTO_NUM
+        CTA_PROTO_SRC_PORT
+        CTA_PROTO_DST_PORT
 
 cdef extern from "<linux/netfilter/nfnetlink_queue.h>" nogil:
     cdef struct nfqnl_msg_packet_hdr:
@@ -127,6 +145,8 @@ cdef extern from * nogil:
     int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
     int sendmmsg(int, mmsghdr *, unsigned int, int)
     ssize_t sendmsg(int, const msghdr *, int)
+    ssize_t send(int, const void *, size_t, int)
+    ssize_t recv(int, void *, size_t, int)
     int ppoll(pollfd *, unsigned long, const timespec *, const void *)
 
 

@@ -13,6 +13,7 @@ from layer45.fastpath.counters cimport (
 )
 from layer45.fastpath.flow cimport flow_find, flow_hash, l45_entry
 from layer45.fastpath.flow_life cimport enter
+from layer45.fastpath.leave cimport leave_done
 from layer45.fastpath.packet cimport PROTOCOL_UDP, allow_fragments, identify
 from layer45.fastpath.pool cimport (
     ORIGIN_CLONE, ORIGIN_HELD, ORIGIN_QUEUED, ORIGIN_TAKEN, l45_carrier, l45_owned, pool_copy, pool_return,
@@ -36,6 +37,7 @@ cdef void host_start(l45_host *host) noexcept nogil:
     host.give = _host_give
     host.enter = _host_enter
     host.clock_ns = _host_clock_ns
+    host.done = leave_done
 
 
 cdef l45_owned *_take(l45_context *context, const l45_carrier *source, uint8_t origin) noexcept nogil:

@@ -19,10 +19,12 @@ from libc.string cimport memset
 
 from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_context, l45_verdict
 from layer45.fastpath.counters cimport *
+from layer45.fastpath.device cimport device_mtu, l45_devices
 from layer45.fastpath.inject cimport (
     inject, inject_too_big, injector_end, injector_flush, injector_pressed, injector_start, injector_waits,
     l45_injector,
 )
+from layer45.fastpath.leave cimport leave_flush
 from layer45.fastpath.netlink cimport *
 from layer45.fastpath.path cimport destination, path_mtu, source
 from layer45.fastpath.pool cimport ORIGIN_HELD, l45_carrier
@@ -40,39 +42,24 @@ from layer45.fastpath.worker cimport (
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
-from layer45.fastpath.sockets import BUFFER_BYTES, configure, echo, raw_socket, raw_socket_or_none, set_up
+from layer45.fastpath.sockets import (
+    BUFFER_BYTES, configure, echo, netlink_socket, raw_socket, raw_socket_or_none, set_up,
+)
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int)
 
 cdef extern from "<sys/prctl.h>" nogil:
     enum:
         PR_SET_TIMERSLACK
     int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)
 
-cdef extern from *:
-    """
-    #include <net/if.h>
-    #include <sys/ioctl.h>
-    static int l45_device_mtu(int fd, unsigned int ifindex) {
-        struct ifreq request;
-        request.ifr_ifindex = ifindex;  /* not if_indextoname: it opens a socket, which the filter refuses */
-        if (ioctl(fd, SIOCGIFNAME, &request) < 0 || ioctl(fd, SIOCGIFMTU, &request) < 0)
-            return 0;
-        return request.ifr_mtu;
-    }
-    """
-    int l45_device_mtu(int fd, unsigned int ifindex) nogil
-
 cdef enum:
-    MTU_DEVICES = 8
     SECOND_NS = 1000000000
     DRAIN_LIMIT_NS = 100000000     # how long a stopping loop goes on emptying its queue
     NEAR_NS = 2000000000           # a timer nearer than this gets a ppoll: recvmmsg may sleep for sockets.IDLE_CHECK_S
     WORTH_A_NAP = 4                # packets that may be expected to come in one
     INJECT_WAIT_NS = 300000        # what is in the queue goes before copies, but no longer than this
-
-cdef struct l45_device:
-    uint32_t ifindex
-    uint32_t mtu
-    uint64_t until_ns
 
 cdef struct l45_loop:
     l45_worker *worker
@@ -80,7 +67,7 @@ cdef struct l45_loop:
     l45_verdicts verdicts
     l45_injector injector
     l45_marks marks
-    l45_device devices[MTU_DEVICES]
+    l45_devices devices
     uint64_t inject_by_ns
     uint64_t coalesce_ns    # how long a nap is; 0: there is none
     uint64_t batch_ns       # when the last batch came
@@ -117,16 +104,22 @@ cdef void _loop(l45_loop *loop) noexcept nogil:
 cdef inline void _turn(l45_loop *loop, uint64_t now_ns) noexcept nogil:
     worker_rest(loop.worker)
     worker_advance(loop.worker, now_ns)
-    verdicts_flush(&loop.verdicts)
+    _flush_verdicts(loop)
     if now_ns > loop.inject_by_ns:
         injector_flush(&loop.injector)
         loop.inject_by_ns = now_ns + INJECT_WAIT_NS
 
 
+cdef inline void _flush_verdicts(l45_loop *loop) noexcept nogil:
+    verdicts_flush(&loop.verdicts)
+    if loop.worker.leaving:
+        leave_flush(loop.worker)
+
+
 cdef inline void _flush(l45_loop *loop) noexcept nogil:
     """Verdicts first: a connection whose first packet is a copy of ours would not have its policy's mark, and its
     replies would pass us by."""
-    verdicts_flush(&loop.verdicts)
+    _flush_verdicts(loop)
     injector_flush(&loop.injector)
 
 
@@ -148,7 +141,7 @@ cdef void _batch(l45_loop *loop, int count) noexcept nogil:
         if injector_pressed(&loop.injector):
             _flush(loop)
     loop.worker.counters[COUNT_BATCHES] += 1
-    verdicts_flush(&loop.verdicts)
+    _flush_verdicts(loop)
 
 
 cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
@@ -163,7 +156,7 @@ cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
     if kind == MESSAGE_PACKET:
         carrier.packet.time_ns = loop.worker.now_ns
         if carrier.ifindex:
-            carrier.mtu = _mtu(loop, carrier.ifindex)
+            carrier.mtu = device_mtu(&loop.devices, loop.injector.fds[0], carrier.ifindex, loop.worker.now_ns)
         verdict = worker_process(loop.worker, &carrier)
         if verdict == L45_HOLD:
             return
@@ -215,16 +208,6 @@ cdef uint32_t _path_mtu(void *self, const l45_carrier *carrier) noexcept nogil:
     cdef int fd = loop.injector.fds[1 if carrier.packet.ip_version == 6 else 0]
     return path_mtu(fd, carrier.packet.ip_version,
                     destination(packet) if carrier.packet.direction == L45_EGRESS else source(packet), carrier.ifindex)
-
-
-cdef uint32_t _mtu(l45_loop *loop, uint32_t ifindex) noexcept nogil:
-    """The device's MTU, read at most once a second."""
-    cdef l45_device *device = &loop.devices[ifindex % MTU_DEVICES]
-    if device.ifindex != ifindex or device.until_ns < loop.worker.now_ns:
-        device.ifindex = ifindex
-        device.mtu = l45_device_mtu(loop.injector.fds[0], ifindex)
-        device.until_ns = loop.worker.now_ns + SECOND_NS
-    return device.mtu
 
 
 cdef int _wait(l45_loop *loop) noexcept nogil:
@@ -332,6 +315,8 @@ cdef class QueueLoop:
         marks_start(&self.loop.marks, class_mask)
         if slots_start(&self.loop.slots, copy_bytes) != 0:
             raise MemoryError(f"no memory for queue {queue}")
+        worker.worker.conntrack.fd = netlink_socket()
+        worker.worker.conntrack.bit = exempt_mark
         self._start_injector(exempt_mark)
         self._bind(copy_bytes, gso, fail_open, length)
         worker.worker.sink.self = &self.loop
@@ -386,6 +371,9 @@ cdef class QueueLoop:
         verdicts_end(&self.loop.verdicts)
         injector_end(&self.loop.injector)
         slots_end(&self.loop.slots)
+        if self.loop.worker != NULL and self.worker.worker.conntrack.fd >= 0:
+            close(self.worker.worker.conntrack.fd)
+            self.worker.worker.conntrack.fd = -1
 
     def __dealloc__(self):
         self._free()

@@ -12,7 +12,7 @@ from layer45.fastpath.netlink cimport (
 
 BUFFER_BYTES = 16 << 20
 IDLE_CHECK_S = 1  # how long a sleeping loop leaves idle flows alone
-NETLINK_LEVEL = 270  # SOL_NETLINK
+NETLINK_LEVEL, NETLINK_NETFILTER = 270, 12  # SOL_NETLINK; the socket module lacks them
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # beyond the system's limits, for root; the socket module lacks them
 
 
@@ -35,6 +35,12 @@ def raw_socket_or_none(family: int, exempt_mark: int) -> int:
         if error.errno == errno.EAFNOSUPPORT:
             return -1
         raise
+
+
+def netlink_socket() -> int:
+    """A descriptor on which conntrack is told of flows; the caller's to close."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
+        return netlink.detach()
 
 
 def set_up(fd: int) -> None:

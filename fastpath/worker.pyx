@@ -29,6 +29,7 @@ from layer45.fastpath.flow_life cimport enter, flow_again, flow_chain, flow_clos
 from layer45.fastpath.flow_view cimport flow_view
 from layer45.fastpath.icmp cimport icmp_back
 from layer45.fastpath.known cimport known_leave, known_start
+from layer45.fastpath.leave cimport leave_is_done, leave_look
 from layer45.fastpath.owned cimport (
     TIMER_OWNED, count_verdict, host_start, owned_go_on, random64, template_of,
 )
@@ -62,6 +63,7 @@ cdef int worker_start(l45_worker *worker, uint32_t index, uint32_t max_flows, ui
     """0, or -1 when there is no memory."""
     memset(worker, 0, sizeof(l45_worker))
     host_start(&worker.host)
+    worker.conntrack.fd = -1
     worker.run = _run
     worker.settle = _settle
     worker.index = index
@@ -168,6 +170,8 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
     entry = flow_of(worker, chain, packet)
     if entry != NULL and entry.phase != PHASE_NONE and agree_begins_anew(entry, carrier):
         entry = flow_again(worker, chain, entry, packet)
+    if entry != NULL and entry.done:
+        entry = leave_look(worker, chain, entry, packet)
     if entry == NULL:
         return flow_refused(worker, chain, packet)
     _count_flow(worker, entry, packet)
@@ -242,7 +246,7 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
         if chain.instances[at].stream != NULL and is_tcp(packet):
             if segment_stage(worker, entry, at, packet) == L45_DROP:
                 return L45_DROP
-        elif chain.instances[at].runs[packet.direction] and not numbers_only:
+        elif chain.instances[at].runs[packet.direction] and not numbers_only and not leave_is_done(entry, at):
             if at < entry.closed and chain.instances[at].ops.flow_close != NULL:
                 return L45_ERROR
             enter(&context, worker, entry, at)

@@ -70,7 +70,7 @@ class ChainProperties:
 
     gso: super-packets may come. copy_bytes: of a packet, that the kernel must copy to us. renumbers: TCP
     streams are not what our kernel takes them for. digests: of what leaves and of what comes, where TCP
-    needs the peer's agreement.
+    needs the peer's agreement. lets_go: it may be done with a flow before its end.
     """
 
     growth_front: int
@@ -81,6 +81,7 @@ class ChainProperties:
     copy_bytes: int
     renumbers: bool = False
     digests: tuple[int, int] | None = None
+    lets_go: bool = False
 
     @property
     def growth(self) -> int:
@@ -94,6 +95,7 @@ def add_up(instances: Sequence[InstancePlan], protocols: Sequence[str]) -> Chain
     front = sum(each.module.manifest.growth_front.evaluate(each.values) for each in growing)
     back = sum(each.module.manifest.growth_back.evaluate(each.values) for each in growing)
     whole = front + back > 0 or any(_wants_whole(each.module) for each in instances)
+    digests = _digests(instances) if "tcp" in protocols else None
     super_packets = all(each.module.manifest.gso for each in instances)
     return ChainProperties(
         growth_front=front,
@@ -103,7 +105,8 @@ def add_up(instances: Sequence[InstancePlan], protocols: Sequence[str]) -> Chain
         gso=tuple(protocols) == ("tcp",) and super_packets,
         copy_bytes=WHOLE_PACKET_BYTES if whole else HEADER_BYTES,
         renumbers="tcp" in protocols and any(each.module.manifest.kind == "stream" for each in instances),
-        digests=_digests(instances) if "tcp" in protocols else None,
+        digests=digests,
+        lets_go=bool(instances) and not digests and all(each.module.manifest.lets_go for each in instances),
     )
 
 

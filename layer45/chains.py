@@ -28,6 +28,7 @@ def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain
             emits_bytes=sum(each.module.manifest.emits_bytes for each in plan.instances),
             makes=any("egress" in each.module.manifest.emits for each in plan.instances),
             growth_bytes=plan.growth_front + plan.growth_back,
+            lets_go=plan.lets_go,
         )
     except Refused as error:
         raise Layer45Error(_located(plan, error.place, str(error))) from error

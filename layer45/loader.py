@@ -64,6 +64,7 @@ class ChainPlan:
     text: equal texts mean equal chains, which a reload may keep. protocols: those the policy diverts. flows:
     which of them it gets. replay_only: why the chain does not work fully on live packets. name: of the class;
     the policy's, or that of an old version, see versions.py. path: see packet_path.py.
+    lets_go: the rest of a flow stays in the kernel, once the chain is done with it.
     """
 
     policy: Policy
@@ -82,6 +83,7 @@ class ChainPlan:
     flows: Flows = "any"
     name: str = ""
     path: PacketPath = "queue"
+    lets_go: bool = False
 
     @property
     def is_old(self) -> bool:
@@ -307,6 +309,7 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
         replay_only=tuple(text for _, text in cautions(composed.links)),
         name=policy.name,
         path=packet_path(policy, composed.instances),
+        lets_go=properties.lets_go,
     )
 
 
@@ -339,7 +342,8 @@ def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> D
     queue, flows = chain.queue, chain.flows
     group = QueueGroup(queue.first, queue.workers, bypass=queue.on_failure == "open")
     renumbers = queue.renumbers and flows != "ended"  # those that it has customized are closed
-    return Diversion(chain.name, chain.class_id, select, unless, group, renumbers, flows)
+    lets_go = blake2s(chain.text.encode(), digest_size=8).hexdigest() if chain.lets_go else ""
+    return Diversion(chain.name, chain.class_id, select, unless, group, renumbers, flows, lets_go)
 
 
 def owner_name(settings: Settings) -> str:

@@ -50,6 +50,7 @@ class ModuleTable:
     holds: tuple[Direction, ...] = ()
     provides: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
+    lets_go: bool = False
     runs_after: tuple[str, ...] = ()
     runs_before: tuple[str, ...] = ()
     content_hash: str = ""  # see module_hash.py

@@ -10,7 +10,7 @@ from layer45.config import Settings, load_settings
 from layer45.errors import Layer45Error
 from layer45.loader import load, owner_name
 from layer45.lock import DaemonLock
-from layer45.rules import backend, cgroups
+from layer45.rules import backend, cgroups, conntrack
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
 from layer45.rules.known import KnownConnections
@@ -61,8 +61,15 @@ class RuleSwitch:
             self.name = _told(backend.choose_for, plan)
         found = _told(cgroups.versions, plan)
         _told(backend.install, plan, self.name, self._installed == self.name)
-        self._installed, self._plan, self._cgroups = self.name, plan, found
+        before, self._plan = self._plan, plan
+        self._installed, self._cgroups = self.name, found
         _told(self._known.settle, plan)
+        self._take_back(plan, before)
+
+    def _take_back(self, plan: RulePlan, before: RulePlan | None) -> None:
+        """Flows that left by the word of a chain that is another now, or to another daemon, come again."""
+        if plan.letting_go != (before.letting_go if before else {}):
+            conntrack.clear(plan.marks.exempt_bit, lambda mark: not plan.stays(mark, before))
 
     def divert_nothing(self, plan: RulePlan) -> None:
         """The hooks stay; customized connections are closed, and dropped from now on. Raises Layer45Error."""

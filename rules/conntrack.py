@@ -1,37 +1,97 @@
-"""Asks conntrack, by netlink, for connections with a mark (linux/netfilter/nfnetlink_conntrack.h)."""
+"""Asks conntrack, by netlink, for connections with a mark, and takes bits out of it.
 
+linux/netfilter/nfnetlink_conntrack.h. The kernel looks at all connections, and tells of the fitting ones.
+"""
+
+import contextlib
 import socket
 import struct
+from collections.abc import Callable, Iterator
 
 NETLINK_NETFILTER = 12
-GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
-DUMP = 0x301  # NLM_F_REQUEST, NLM_F_ROOT, NLM_F_MATCH
-ATTRIBUTE_MARK, ATTRIBUTE_MARK_MASK = 8, 21
+NEW, GET = 1 << 8, 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_…
+REQUEST, DUMP = 1, 0x301  # NLM_F_REQUEST; with NLM_F_ROOT and NLM_F_MATCH
+TUPLE, MARK, ZONE, MARK_MASK = 1, 8, 18, 21  # CTA_…
 ERROR, DONE = 2, 3
+TYPE_MASK = 0x3FFF  # without NLA_F_NESTED
 HEADER = struct.Struct("=IHHII")
+GENERAL_BYTES = 4
 READ_BYTES = 1 << 16
 TIME_OUT_S = 2.0
 
 
 def has_mark(value: int, mask: int) -> bool | None:
-    """Whether a connection of this network namespace has these bits in its mark; None: one cannot tell.
-
-    The kernel looks at all connections, and tells of the fitting ones alone.
-    """
-    marks = ((ATTRIBUTE_MARK, value), (ATTRIBUTE_MARK_MASK, mask))
-    body = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)
-    body += b"".join(struct.pack("=HH", 8, kind) + struct.pack("!I", number) for kind, number in marks)
+    """Whether a connection of this network namespace has these bits in its mark; None: one cannot tell."""
     try:
-        with socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
-        ) as asked:
-            asked.settimeout(TIME_OUT_S)
-            asked.send(HEADER.pack(HEADER.size + len(body), GET, DUMP, 1, 0) + body)
-            kind = _first_kind(asked.recv(READ_BYTES))
+        with _opened() as asked:
+            _dump(asked, value, mask)
+            kind = int(HEADER.unpack_from(asked.recv(READ_BYTES))[1])
     except OSError:
         return None
     return None if kind == ERROR else kind != DONE
 
 
-def _first_kind(messages: bytes) -> int:
-    return int(HEADER.unpack_from(messages)[1])
+def clear(bit: int, where: Callable[[int], bool]) -> None:
+    """Takes the bit out of the marks of which `where` says so.
+
+    A kernel that does not talk of connections has not heard of the bit either: it came by the same way.
+    """
+    with contextlib.suppress(OSError), _opened() as asked, _opened() as told:
+        _dump(asked, bit, bit)
+        for family, attributes in _connections(asked):
+            (mark,) = struct.unpack("!I", attributes[MARK])
+            if mark & bit and where(mark):
+                _change(told, family, attributes, bit)
+
+
+def _opened() -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    made.settimeout(TIME_OUT_S)
+    return made
+
+
+def _dump(asked: socket.socket, value: int, mask: int) -> None:
+    marks = _attribute(MARK, struct.pack("!I", value)) + _attribute(MARK_MASK, struct.pack("!I", mask))
+    _send(asked, GET, DUMP, socket.AF_UNSPEC, marks)
+
+
+def _change(told: socket.socket, family: int, attributes: dict[int, bytes], bit: int) -> None:
+    """One that has gone meanwhile is no error: what the kernel answers is not read."""
+    named = b"".join(_attribute(kind, attributes[kind]) for kind in (TUPLE, ZONE) if kind in attributes)
+    none, mask = struct.pack("!I", 0), struct.pack("!I", bit)
+    _send(told, NEW, REQUEST, family, named + _attribute(MARK, none) + _attribute(MARK_MASK, mask))
+
+
+def _send(by: socket.socket, kind: int, flags: int, family: int, attributes: bytes) -> None:
+    body = struct.pack("=BBH", family, 0, 0) + attributes
+    by.send(HEADER.pack(HEADER.size + len(body), kind, flags, 1, 0) + body)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    nested = 0x8000 if kind == TUPLE else 0
+    return struct.pack("=HH", 4 + len(value), kind | nested) + value.ljust(len(value) + 3 & ~3, b"\0")
+
+
+def _connections(asked: socket.socket) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """Family and attributes of each connection that the kernel tells of, those with a mark."""
+    while True:
+        messages, at = asked.recv(READ_BYTES), 0
+        while at + HEADER.size <= len(messages):
+            length, kind, *_ = HEADER.unpack_from(messages, at)
+            body = messages[at + HEADER.size : at + length]
+            if kind == DONE:
+                return
+            if kind == ERROR:
+                raise OSError(-struct.unpack_from("=i", body)[0], "the kernel lists no connections")
+            attributes = dict(_attributes(body[GENERAL_BYTES:]))
+            if MARK in attributes:
+                yield body[0], attributes
+            at += length + 3 & ~3
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        yield kind & TYPE_MASK, data[at + 4 : at + length]
+        at += max(length + 3 & ~3, 4)

@@ -51,7 +51,8 @@ class Diversion:
     select: None selects no new connection; those that have the class keep it. renumbers: the chain makes TCP
     segments longer, so that conntrack must see them behind it, and the engine tells the map which connections
     it knows. flows: "any" that it selects; "kept": of those, only the ones that have the class already;
-    "ended": the same, and their packets are dropped.
+    "ended": the same, and their packets are dropped. lets_go: names the chain where it may be done with a
+    flow, whose class and exempt bit in conntrack's mark then say so; else empty.
     """
 
     policy: str
@@ -61,6 +62,7 @@ class Diversion:
     queues: QueueGroup
     renumbers: bool = False
     flows: Flows = "any"
+    lets_go: str = ""
 
     def concerns(self, protocol: str) -> bool:
         """Whether packets of this protocol can be diverted."""
@@ -127,6 +129,17 @@ class RulePlan:
         """What policies ask for, and what they except; protocol: of those that concern it."""
         chosen = (d for d in self.diversions if d.select and (not protocol or d.concerns(protocol)))
         return [selector for d in chosen for selector in (d.select, d.unless) if selector]
+
+    def stays(self, mark: int, before: "RulePlan | None") -> bool:
+        """Whether a connection that has left, by its mark, stays in the kernel: its chain is as before."""
+        number = self.marks.gathered(mark)
+        chain = self.letting_go.get(number)
+        return before is not None and chain is not None and before.letting_go.get(number) == chain
+
+    @property
+    def letting_go(self) -> dict[int, str]:
+        """Class → chain, of those that may be done with a flow."""
+        return {each.class_id: each.lets_go for each in self.diversions if each.lets_go}
 
     @property
     def asks_map(self) -> bool:

@@ -19,6 +19,8 @@ comes here.
              Policies that no new flow gets are first, and match those on egress that have their class
     known-udp, known-tcp:  class of the connection, if a policy of this protocol has it → hit; else clear it
     hit<class>:  class into packet mark and connection mark → its queues; or dropped, if the policy is revoked
+                 Before that, where the chain may be done with flows: E in the connection's mark → left
+    left:        clear M in the packet mark: back to the hook, and on without us
     [map] known-map:  class that the map says → stream<class>. No such policy, but customized: drop
     [map] stream<class>:  class into packet mark → its queues; ingress policies that renumber lead here, too
     [map] in-error:  error about a connection in the map → error<class>. No such policy: leave
@@ -168,6 +170,8 @@ def _ingress(rules: Ruleset) -> None:
         if protocol == "tcp":
             rules.add(chain, f"{NO_SYN} -g {known}")
         rules.add(chain, f"-m conntrack --ctdir REPLY -g {known}")
+        if rules.plan.letting_go:  # not a jump: who has left does not come back to the policies
+            rules.add(chain, f"-m connmark --mark {exempt:#x}/{exempt:#x} -g {known}")
         rules.add(chain, f"-m connmark ! --mark {none} -j {known}")
         tagged = _needs_tags(rules, protocol)
         if tagged:
@@ -237,6 +241,27 @@ def _hit(rules: Ruleset, diversion: Diversion) -> None:
         rules.add(chain, "-j DROP")
         return
     value = rules.masked(rules.plan.marks.spread(diversion.class_id))
+    if diversion.lets_go:
+        _leave(rules, chain, diversion.class_id)
     rules.add(chain, note(diversion), f"-j MARK --set-xmark {value}")
-    rules.add(chain, f"-j CONNMARK --set-xmark {value}")
+    _remember(rules, chain, diversion.class_id)
     to_queues(rules, chain, diversion.queues)
+
+
+def _leave(rules: Ruleset, chain: str, class_id: int) -> None:
+    """A flow that the chain is done with stays in the kernel."""
+    marks, exempt = rules.plan.marks, rules.plan.marks.exempt_bit
+    done = rules.masked(marks.spread(class_id) | exempt, exempt)
+    rules.add(chain, f"-m connmark --mark {done} -g {rules.name('left')}")
+    if rules.name("left") not in rules.chains:
+        rules.add("left", clear(rules))
+
+
+def _remember(rules: Ruleset, chain: str, class_id: int) -> None:
+    """The class in the connection's mark. One that is new to it takes the word of another chain out of it."""
+    value, exempt = rules.plan.marks.spread(class_id), rules.plan.marks.exempt_bit
+    if rules.plan.letting_go:
+        new = f"-m connmark ! --mark {rules.masked(value)}"
+        rules.add(chain, new, f"-j CONNMARK --set-xmark {rules.masked(value, exempt)}")
+    else:
+        rules.add(chain, f"-j CONNMARK --set-xmark {rules.masked(value)}")

@@ -69,6 +69,8 @@ def render_text(plan: RulePlan) -> str:
     for diversion in plan.diversions:
         chains[f"hit_{diversion.class_id}"] = list(_hit(plan, diversion))
     chains["known"] = list(_known(plan))
+    if plan.letting_go:
+        chains["left"] = [_clear("meta", plan.marks.class_mask)]
     if _by_program(plan):
         chains["cleared"] = [_clear("meta", plan.marks.class_mask)]
         chains["known_cleared"] = [*chains["cleared"], "goto known"]
@@ -124,6 +126,8 @@ def _ingress(plan: RulePlan) -> Iterator[str]:
     yield "meta l4proto != { tcp, udp } return"
     yield "tcp flags & syn == 0 goto known"
     yield "ct direction reply goto known"
+    if plan.letting_go:
+        yield f"ct mark & {marks.exempt_bit:#x} != 0 goto known"
     yield f"ct mark & {marks.class_mask:#x} != 0 jump known"
     yield from _policies(plan, "in", "")
 
@@ -154,8 +158,12 @@ def _hit(plan: RulePlan, diversion: Diversion) -> Iterator[str]:
         yield "drop"
         return
     others, value = ~plan.marks.class_mask & 0xFFFFFFFF, plan.marks.spread(diversion.class_id)
-    for kind in ("meta", "ct"):
-        yield f"{kind} mark set {kind} mark & {others:#x} | {value:#x}"
+    exempt = plan.marks.exempt_bit if plan.letting_go else 0
+    if diversion.lets_go:
+        yield f"ct mark & {plan.marks.class_mask | exempt:#x} == {value | exempt:#x} goto left"
+    yield f"meta mark set meta mark & {others:#x} | {value:#x}"
+    new = f"ct mark & {plan.marks.class_mask:#x} != {value:#x} " if exempt else ""
+    yield f"{new}ct mark set ct mark & {others & ~exempt:#x} | {value:#x}"
     yield queue_statement(diversion.queues)
 
 

@@ -17,6 +17,7 @@ reads = "payload"
 gso = false
 growth_bytes = {{ front = 0, back = 0 }}
 flow_state_bytes = 0
+lets_go = {lets_go}
 
 [param.word]
 type = "text"
@@ -48,13 +49,30 @@ class Module:
 
     ingress = egress
 """
+# Swaps upper and lower case of a flow's first packets with payload, as many as the word says, and is done.
+FIRST = """
+class Module:
+    def __init__(self, parameters, count):
+        self.limit = int(parameters["word"])
+
+    def egress(self, packet):
+        if packet.payload:
+            seen = packet.flow.state["seen"] = packet.flow.state.get("seen", 0) + 1
+            packet.payload = packet.payload.swapcase()
+            if seen >= self.limit:
+                packet.flow.done()
+
+    ingress = egress
+"""
 
 
-def write_module(directory: Path, name: str, code: str, transport: str = "udp") -> str:
+def write_module(directory: Path, name: str, code: str, transport: str = "udp", lets_go: bool = False) -> str:
     """The settings line by which a daemon finds it."""
     folder = directory / name
     folder.mkdir(exist_ok=True)
     kind = "datagram" if transport == "udp" else "segment"
-    (folder / "module.toml").write_text(MANIFEST.format(name=name, kind=kind, transport=transport))
+    (folder / "module.toml").write_text(
+        MANIFEST.format(name=name, kind=kind, transport=transport, lets_go=str(lets_go).lower())
+    )
     (folder / f"{name}.py").write_text(code)
     return f'module_dirs = ["{directory}"]'

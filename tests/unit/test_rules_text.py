@@ -50,6 +50,10 @@ PLANS = {
         ("gone", Selector(remote_port=((53, 53),)), None, CLOSED, False, "ended"),
         ("new", Selector(remote_port=((53, 53), (80, 80))), None, OPEN),
     ),
+    "letting_go": (
+        ("first", Selector(("udp", "tcp"), program=("curl",)), None, OPEN, False, "any", "chain"),
+        ("all", Selector(("udp",), remote_port=((80, 80),)), None, OPEN),
+    ),
     "kept_streams": (
         ("old", Selector(("tcp",), remote_port=((80, 80),)), GUEST, OPEN, True, "kept"),
         ("new", Selector(("tcp",), remote_port=((80, 80),)), None, OPEN),

@@ -44,6 +44,37 @@ def running(driver: Any, do: Any, *more: Any, **keys: Any) -> Any:
     return driven
 
 
+def test_an_instance_that_is_done_with_a_flow_gets_no_more_of_it(driver: Any) -> None:
+    """Others of the chain do, and so does it of other flows."""
+    seen: list[str] = []
+    said: list[bool] = []
+
+    def once(packet: Any) -> None:
+        seen.append("once")
+        said.append(packet.flow.done())
+
+    def always(packet: Any) -> None:
+        seen.append("always")
+
+    other = python_instance("always", Doing, {"do": always}, ())
+    driven = running(driver, once, other, lets_go=True)
+    for _ in range(3):
+        assert driven.process(datagram(b"x"))[0] == PASS
+    assert (seen, said) == (["once", "always", "always", "always"], [True])
+    assert driven.process(datagram(b"x", port=999))[0] == PASS
+    assert seen[4:] == ["once", "always"]
+    driven.close()
+
+
+def test_a_chain_that_lets_go_of_no_flow_is_never_done(driver: Any) -> None:
+    said: list[bool] = []
+    driven = running(driver, lambda packet: said.append(packet.flow.done()))
+    for _ in range(2):
+        assert driven.process(datagram(b"x"))[0] == PASS
+    assert said == [False, False]
+    driven.close()
+
+
 def test_what_a_module_keeps_is_dead_after_the_call(driver: Any) -> None:
     kept: list[Any] = []
     driven = running(driver, lambda packet: kept.extend((packet, packet.flow)))
