@@ -45,12 +45,15 @@ class Load:
     rate: int = 100_000  # packets a second; 0: as fast as it goes
 
 
-def compiled(name: str) -> Path:
-    """The program made from perf/NAME.c, compiled when the source is newer."""
-    source, program = HERE / f"{name}.c", SCRATCH / name
+def compiled(name: str, suffix: str = "", *options: str) -> Path:
+    """The program made from perf/NAME.c, compiled when the source is newer. options: more of them for gcc."""
+    source, program = HERE / f"{name}.c", SCRATCH / f"{name}{suffix}"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         SCRATCH.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["gcc", "-O3", "-Wall", "-Wextra", "-o", program, source], check=True)
+        unfinished = program.with_name(f".{program.name}.{os.getpid()}")  # somebody else may be at it too
+        words = ["gcc", "-O3", "-Wall", "-Wextra", *options, "-o", str(unfinished), str(source)]
+        subprocess.run(words, check=True)
+        unfinished.replace(program)
     return program
 
 
