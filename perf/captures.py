@@ -33,6 +33,11 @@ def at_random(flows: int, packets: int) -> Order:
     return numpy.random.default_rng(SEED).integers(0, flows, packets)
 
 
+def after(first: Order, then: Order) -> Order:
+    """One order behind another."""
+    return numpy.concatenate((first, then))
+
+
 def write(path: Path, order: Order) -> None:
     """A pcap file with Ethernet frames of packets in that order, SPACING_US apart."""
     frames = _frames(int(order.max()) + 1)

@@ -36,7 +36,7 @@ def live(counts: Sequence[int], rounds: int, count: int) -> tuple[dict[int, list
     """Nanoseconds of engine for a packet by number of instances, and what went wrong."""
     engines = {str(each): serving.ours(chain(each)) for each in counts}
     load = {"": lab.Load(count, rate=40_000)}
-    samples, spoiled = packets.measure(engines, rounds, load, "device")
+    samples, spoiled = packets.measure(engines, rounds, load)
     return {
         int(name): [us * 1000 for us in found] for name, found in packets.engine_us(samples[""]).items()
     }, spoiled

@@ -24,6 +24,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from perf import lab, record, serving
@@ -49,6 +50,7 @@ TARGETS = (
     ("ours, empty", "Python callback", 0.45),
 )
 TARGET_BYTES = 64
+WARMING = 2000  # packets
 SETTLE_S = 3.0
 
 SINKS: dict[str, Callable[[Hosts], lab.Sink]] = {"device": lab.DeviceSink, "host": lab.HostSink}
@@ -76,10 +78,11 @@ def sample(hosts: Hosts, sink: lab.Sink, engine: Engine, load: lab.Load) -> Samp
 
 
 def session(
-    hosts: Hosts, sink: lab.Sink, engine: Engine, loads: Mapping[str, lab.Load]
+    hosts: Hosts, sink: lab.Sink, engine: Engine, loads: Mapping[str, lab.Load], to: str = ""
 ) -> tuple[dict[str, Sample], dict[str, str]]:
     """All loads, one after another, through an engine that is started once; and what went wrong, by load.
 
+    Each flow of a load has had a packet before. to: their first address, in place of host b's.
     Raises BenchmarkError when it does not start.
     """
     found: dict[str, Sample] = {}
@@ -87,21 +90,21 @@ def session(
     with engine(hosts) as served:
         for name, load in loads.items():
             try:
-                found[name] = _one(hosts, sink, served, load)
+                found[name] = _one(hosts, sink, served, load, to or hosts.b.ipv4)
             except lab.BenchmarkError as error:
                 spoiled[name] = str(error)
     batch = served.batch()
     return {name: run if batch is None else {**run, "batch": batch} for name, run in found.items()}, spoiled
 
 
-def _one(hosts: Hosts, sink: lab.Sink, served: Served, load: lab.Load) -> Sample:
-    lab.send(hosts.a, hosts.b.ipv4, lab.Load(2000, load.packet_bytes, load.burst, load.rate))
+def _one(hosts: Hosts, sink: lab.Sink, served: Served, load: lab.Load, to: str) -> Sample:
+    lab.send(hosts.a, to, replace(load, packets=max(WARMING, load.flows), order="turn"))
     lab.wait_until_empty(hosts.a)
     _settled(served)
     sink.packets()
     before, interrupts, counters = lab.queue_counts(hosts.a), lab.softirq_ns(), served.counters()
     spent = served.cpu_ns()
-    sent = lab.send(hosts.a, hosts.b.ipv4, load)
+    sent = lab.send(hosts.a, to, load)
     lab.wait_until_empty(hosts.a)
     spent = served.cpu_ns() - spent
     _check(hosts, sink, served, load, before, counters)
@@ -152,17 +155,21 @@ def _check(
 
 
 def measure(
-    chosen: Mapping[str, Engine], rounds: int, loads: Mapping[str, lab.Load], sinks: str
+    chosen: Mapping[str, Engine],
+    rounds: int,
+    loads: Mapping[str, lab.Load],
+    sink_in: Callable[[Hosts], lab.Sink] = lab.DeviceSink,
+    to: str = "",
 ) -> tuple[Samples, list[str]]:
-    """Samples by load and engine, and what went wrong; the order turns by one each round."""
+    """Samples by load and engine, and what went wrong; the order turns by one each round. to: see session."""
     samples: Samples = {load: {} for load in loads}
     spoiled: list[str] = []
     with two_hosts() as hosts:
-        sink = SINKS[sinks](hosts)
+        sink = sink_in(hosts)
         for turn in range(rounds):
             for name in lab.turned(chosen, turn):
                 try:
-                    found, wrong = session(hosts, sink, chosen[name], loads)
+                    found, wrong = session(hosts, sink, chosen[name], loads, to)
                 except lab.BenchmarkError as error:
                     found, wrong = {}, {"start": str(error)}
                 for load, run in found.items():
@@ -246,7 +253,7 @@ def main() -> None:
         for size in options.sizes
     }
     chosen = {name: engine for name, engine in engines().items() if not options.only or name in options.only}
-    samples, spoiled = measure(chosen, options.rounds, loads, options.sink)
+    samples, spoiled = measure(chosen, options.rounds, loads, SINKS[options.sink])
     targets = shown(samples)
     record.write(
         "packets",

@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     engines = {name: serving.ours(serving.EMPTY, program) for name, program in PROGRAMS.items()}
     loads = {name: lab.Load(options.packets, burst=burst, rate=rate) for name, (burst, rate) in LOADS.items()}
-    samples, spoiled = packets.measure(engines, options.rounds, loads, "device")
+    samples, spoiled = packets.measure(engines, options.rounds, loads)
     series = {
         f"{name}, {how}": us for name, runs in samples.items() for how, us in packets.engine_us(runs).items()
     }
