@@ -26,6 +26,7 @@ QUICK = {
     "handover": ["--rounds", "3", "--seconds", "3"],
     "instances": ["--rounds", "2", "--packets", "20000", "--counts", "1", "8", "16", "--replayed", "1000000"],
     "loader": ["--rounds", "2", "--policies", "10", "100", "--queries", "30"],
+    "packet_rate": ["--rounds", "2", "--seconds", "0.5", "--rates", "20000", "0"],
     "packets": ["--rounds", "2", "--packets", "20000", "--sizes", "64"],
     "policies": ["--rounds", "2", "--packets", "40000", "--policies", "1", "100"],
     "replay": ["--rounds", "2", "--packets", "500000"],
