@@ -33,6 +33,7 @@ QUICK = {
     "syscall_filter": ["--rounds", "3", "--packets", "20000"],
     "throughput": ["--rounds", "2", "--seconds", "2"],
     "unmatched": ["--rounds", "3", "--seconds", "1"],
+    "workers": ["--rounds", "1", "--packets", "40000"],
 }
 
 

@@ -130,12 +130,20 @@ class QueueCounts:
     waiting: int
 
 
-def queue_counts(host: Host) -> QueueCounts:
-    """All queues of a host, summed; nothing queued where there is none."""
+def queues(host: Host) -> dict[int, QueueCounts]:
+    """All queues of a host, by number."""
     listing = host.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
     rows = [list(map(int, line.split())) for line in listing.splitlines()]
+    return {row[0]: QueueCounts(row[7], row[5] + row[6], row[2]) for row in rows}
+
+
+def queue_counts(host: Host) -> QueueCounts:
+    """All queues of a host, summed; nothing queued where there is none."""
+    found = queues(host).values()
     return QueueCounts(
-        sum(row[7] for row in rows), sum(row[5] + row[6] for row in rows), sum(row[2] for row in rows)
+        sum(each.queued for each in found),
+        sum(each.dropped for each in found),
+        sum(each.waiting for each in found),
     )
 
 

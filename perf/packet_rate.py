@@ -8,8 +8,8 @@ Where the sender's pace is the limit, it says whether the queues keep up. At rat
 its socket's buffer lets it, and the ratio says what they cost at most.
 
 Sender, receiver and two engines want a core each. Where there are fewer, they share: the rate at which all of
-them together need every core is printed beside the others, and none can pass it (soft interrupts in threads of
-their own come on top). What is lost is counted, and none may pass a queue by.
+them together need every core is printed beside the others, and none can pass it (soft interrupts in threads
+of their own come on top). What is lost is counted, and none may pass a queue by.
 """
 
 import argparse
