@@ -11,7 +11,8 @@ replayed  CPU of `layer45 replay` from memory to nowhere, in nanoseconds a packe
           "capture alone" is what of it reading, matching and writing take: the policy asks for another port.
 live      CPU of the engine in microseconds a packet, beside the bare C loop's: conntrack, too, has to find a
           flow among many, and packets on their way out pay for that whoever serves the queue. As far as the
-          host's conntrack takes flows: no setting of the host is changed, and half of its room is left.
+          host's conntrack takes flows: no setting of the host is changed, half of its room is left, and the
+          other half stands in for any greater number.
 
 "expected": live packets among the most flows against one flow, if the engine takes as much longer for each as
 in the replay, and the kernel no longer.
@@ -178,7 +179,7 @@ def main() -> None:
     if options.only != "live":
         found["replayed"] = replayed(options.flows, options.rounds, options.replayed)
     if options.only != "replayed":
-        levels = [flows for flows in options.flows if flows <= room]
+        levels = list(dict.fromkeys(min(flows, room) for flows in options.flows))
         print(f"live: up to {max(levels)} flows, as conntrack leaves room for {room}")
         found["live"], spoiled = live(levels, options.rounds, options.packets, options.rate)
     judged = ratios(found)
