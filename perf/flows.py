@@ -125,7 +125,7 @@ def expected(one_us: float, costs: dict[int, list[float]]) -> float:
 
 
 def ratios(found: dict[str, Series]) -> dict[str, float]:
-    """The most flows to the fewest: of each live engine, and what is expected of ours."""
+    """The most flows to the fewest: of each live engine, and what is expected of ours; ours to the loop."""
     judged = {
         f"live, {name}, {max(costs)} flows": many_to_one(costs)
         for name, costs in found.get("live", {}).items()
@@ -137,7 +137,20 @@ def ratios(found: dict[str, Series]) -> dict[str, float]:
         if alive and len(costs) > 1 and min(alive) == min(costs):
             one_us = medians(alive)[min(alive)]
             judged[f"expected, ours, {chain}, {max(costs)} flows"] = expected(one_us, costs)
-    return judged
+    return judged | _to_the_loop(found.get("live", {}))
+
+
+def _to_the_loop(alive: Series) -> dict[str, float]:
+    """Among the most flows: what of it all is the engine's."""
+    if "C loop" not in alive:
+        return {}
+    most = max(alive["C loop"])
+    loop_us = medians(alive["C loop"])[most]
+    return {
+        f"{name} / C loop, {most} flows": round(medians(costs)[most] / loop_us, 3)
+        for name, costs in alive.items()
+        if name != "C loop" and most in costs
+    }
 
 
 def show(found: dict[str, Series], judged: dict[str, float]) -> None:
@@ -149,7 +162,7 @@ def show(found: dict[str, Series], judged: dict[str, float]) -> None:
             rows = {f"{flows:7} flows": costs[flows] for flows in sorted(costs)}
             record.table(rows, unit, next(iter(rows)))
     for name, ratio in judged.items():
-        if "ours" in name:
+        if "ours" in name and "/" not in name:
             record.verdict(name, ratio, TARGET, ratio <= TARGET)
         else:
             print(f"{name}: {ratio}")
