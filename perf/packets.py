@@ -1,7 +1,7 @@
 """How much CPU does an engine spend on a UDP packet, by its size and by what is done with it?
 
     python -m perf.packets [--rounds 9] [--packets 200000] [--rate 40000] [--burst 64] [--sizes 64 512 1400]
-                           [--sink device|host] [--only ENGINE…]
+                           [--sink device|host] [--only ENGINE…] [--set KEY=N…]
 
 Needs root. Every engine stands behind the same rules, those that `layer45 rules` prints for the policy, on
 the same queue, and gets the same packets. Rounds are interleaved, so that a noisy hour is noisy for all;
@@ -58,15 +58,15 @@ Sample = dict[str, float]
 Samples = dict[str, dict[str, list[Sample]]]  # by load and engine
 
 
-def engines() -> dict[str, Engine]:
-    """All that are compared, by the name the results give them."""
+def engines(**settings: int) -> dict[str, Engine]:
+    """All that are compared, by the name the results give them. settings: further ones of our daemon."""
     yardsticks = {
         "direct": serving.nobody,
         "C loop": serving.c_loop(),
         "Python callback": serving.standing_in(*serving.PYTHON_CALLBACK, "accept"),
         "Python callback that tags": serving.standing_in(*serving.PYTHON_CALLBACK, "tag"),
     }
-    return yardsticks | {f"ours, {name}": serving.ours(chain) for name, chain in CHAINS.items()}
+    return yardsticks | {f"ours, {name}": serving.ours(chain, **settings) for name, chain in CHAINS.items()}
 
 
 def sample(hosts: Hosts, sink: lab.Sink, engine: Engine, load: lab.Load) -> Sample:
@@ -205,6 +205,13 @@ def figures(runs: list[Sample]) -> dict[str, dict[str, float | int]]:
     return {key: record.summary([run[key] for run in runs]) for key in runs[0]}
 
 
+def _setting(text: str) -> tuple[str, int]:
+    key, _, value = text.partition("=")
+    if not (key and value.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected KEY=NUMBER, got {text}")
+    return key, int(value)
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="perf.packets", description=(__doc__ or "").splitlines()[0])
@@ -217,6 +224,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--sink", choices=SINKS, default="device", help="where packets end")
     parser.add_argument("--only", nargs="*", default=[], metavar="ENGINE", help="default all")
+    parser.add_argument(
+        "--set", nargs="*", default=[], type=_setting, metavar="KEY=N", help="of layer45.toml"
+    )
     options = parser.parse_args()
     if unknown := set(options.only) - set(engines()):
         parser.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(engines())}")
@@ -252,8 +262,11 @@ def main() -> None:
         f"{size} bytes": lab.Load(options.packets, size, options.burst, options.rate)
         for size in options.sizes
     }
-    chosen = {name: engine for name, engine in engines().items() if not options.only or name in options.only}
+    every = engines(**dict(options.set))
+    chosen = {name: every[name] for name in options.only or every}
     samples, spoiled = measure(chosen, options.rounds, loads, SINKS[options.sink])
+    if not any(samples.values()):
+        sys.exit("perf.packets: no sample counts")
     targets = shown(samples)
     record.write(
         "packets",
