@@ -12,6 +12,7 @@ replayed  the whole CPU of `layer45 replay`, without its start, for such packets
 
 import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ def main() -> None:
     if len(set(options.counts)) < 2:
         parser.error("--counts: a slope needs two different numbers")
     alive, spoiled = live(options.counts, options.rounds, options.packets)
+    if len(alive) < 2:
+        sys.exit("perf.instances: too few samples count")
     found = {"live": alive, "replayed": replayed(options.counts, options.rounds, options.replayed)}
     slopes = {}
     for how, samples in found.items():
