@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from layer45 import control_client
 from layer45.cgroups import Cgroups
+from layer45.control_messages import Request, Stats, Status
+from layer45.errors import Layer45Error
 from tests.netns.topology import Host, Hosts
 
 HERE = Path(__file__).parent
@@ -29,6 +32,7 @@ PORT = 9000
 POLICY = "bench"
 FIRST_QUEUE = 4500
 START_TIMEOUT_S = 20.0
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class BenchmarkError(Exception):
@@ -42,21 +46,28 @@ class Load:
     packets: int
     packet_bytes: int = 64
     burst: int = 64
-    rate: int = 100_000  # packets a second; 0: as fast as it goes
+    rate: int = (
+        100_000  # packets a second; 0: as fast as it goes, and no faster than the socket's buffer allows
+    )
+    flows: int = 1  # to so many addresses, from the given one on
+    order: str = "turn"  # of flows: one after the other, or "random"
 
 
-def compiled(name: str) -> Path:
-    """The program made from perf/NAME.c, compiled when the source is newer."""
-    source, program = HERE / f"{name}.c", SCRATCH / name
+def compiled(name: str, suffix: str = "", *options: str) -> Path:
+    """The program made from perf/NAME.c, compiled when the source is newer. options: more of them for gcc."""
+    source, program = HERE / f"{name}.c", SCRATCH / f"{name}{suffix}"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         SCRATCH.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["gcc", "-O3", "-Wall", "-Wextra", "-o", program, source], check=True)
+        unfinished = program.with_name(f".{program.name}.{os.getpid()}")  # somebody else may be at it too
+        words = ["gcc", "-O3", "-Wall", "-Wextra", *options, "-o", str(unfinished), str(source)]
+        subprocess.run(words, check=True)
+        unfinished.replace(program)
     return program
 
 
 def send(host: Host, to: str, load: Load) -> dict[str, int]:
     """Send the load from host: sent, elapsed_ns, cpu_ns."""
-    words = [to, PORT, load.packets, load.packet_bytes, load.burst, load.rate]
+    words = [to, PORT, load.packets, load.packet_bytes, load.burst, load.rate, load.flows, load.order]
     done = host.run([str(compiled("sender")), *map(str, words)], timeout=300)
     return dict(json.loads(done.stdout))
 
@@ -119,12 +130,20 @@ class QueueCounts:
     waiting: int
 
 
-def queue_counts(host: Host) -> QueueCounts:
-    """All queues of a host, summed; nothing queued where there is none."""
+def queues(host: Host) -> dict[int, QueueCounts]:
+    """All queues of a host, by number."""
     listing = host.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
     rows = [list(map(int, line.split())) for line in listing.splitlines()]
+    return {row[0]: QueueCounts(row[7], row[5] + row[6], row[2]) for row in rows}
+
+
+def queue_counts(host: Host) -> QueueCounts:
+    """All queues of a host, summed; nothing queued where there is none."""
+    found = queues(host).values()
     return QueueCounts(
-        sum(row[7] for row in rows), sum(row[5] + row[6] for row in rows), sum(row[2] for row in rows)
+        sum(each.queued for each in found),
+        sum(each.dropped for each in found),
+        sum(each.waiting for each in found),
     )
 
 
@@ -161,9 +180,31 @@ def cpu_ns(pid: int) -> int:
 
 def busy_ns() -> int:
     """Time that processors were busy, all together, since the machine began; roughly: a tick counts it."""
-    words = Path("/proc/stat").read_text().splitlines()[0].split()
-    user, nice, system, _idle, _waiting, *rest = map(int, words[1:9])
-    return (user + nice + system + sum(rest)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    user, nice, system, _idle, _waiting, *rest = _processor_ticks()
+    return (user + nice + system + sum(rest)) * TICK_NS
+
+
+def softirq_ns() -> tuple[int, int]:
+    """Time that processors spent in soft interrupts, so; and in ksoftirqd, exactly, where it can be seen.
+
+    Most soft interrupts run in somebody's system call, and are in that one's time as well.
+    """
+    threads = (path for path in Path("/proc").glob("[0-9]*/comm") if _read(path).startswith("ksoftirqd/"))
+    inside = sum(int(_read(path.with_name("schedstat")).split()[0]) for path in threads)
+    return _processor_ticks()[6] * TICK_NS, inside
+
+
+def _processor_ticks() -> list[int]:
+    """user, nice, system, idle, iowait, irq, softirq, steal: all processors together."""
+    return list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+
+
+def _read(path: Path) -> str:
+    """What is in a process's file; nothing when it has ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
@@ -178,12 +219,15 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 @contextlib.contextmanager
 def yardstick(host: Host, argv: list[str], rules: str) -> Iterator[subprocess.Popen[Any]]:
-    """A program other than ours on FIRST_QUEUE, behind given rules in iptables-restore's language."""
+    """A program other than ours on FIRST_QUEUE, behind given rules in iptables-restore's language.
+
+    The little it says at its end is in its stdout, which stays open.
+    """
     cgroups = Cgroups(cgroup_root("etc"))
     cgroups.prepare(POLICY)  # a rule names it
     host.run(["iptables-restore", "--noflush"], input=rules)
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
-    process = host.popen(argv, stdout=log, stderr=log, cwd=HERE.parent)
+    process = host.popen(argv, stdout=subprocess.PIPE, stderr=log, cwd=HERE.parent)
     try:
         wait_for_queue(host, process)
         yield process
@@ -201,12 +245,13 @@ def cgroup_root(name: str) -> str:
     return f"layer45-perf-{os.getpid()}-{name}"
 
 
-def write_config(directory: Path, chain: str, match: str, workers: int = 1) -> Path:
-    """A configuration with one policy; chain and match are in TOML."""
+def write_config(directory: Path, chain: str, match: str, **settings: int) -> Path:
+    """A configuration with one policy; chain and match are in TOML. settings: further ones of the daemon."""
     (directory / "policies").mkdir(parents=True)
     (directory / "layer45.toml").write_text(
-        f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\nworkers = {workers}\n'
+        f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\n'
         f'cgroup_root = "{cgroup_root(directory.name)}"\nbackend = "iptables"\n'
+        + "".join(f"{key} = {value}\n" for key, value in settings.items())
     )
     (directory / "policies" / "bench.toml").write_text(
         f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\npath = "queue"\n'
@@ -226,7 +271,7 @@ def daemon(host: Host, config: Path, program: Sequence[str] | None = None) -> It
     words = ["run", "--config", str(config)]
     process = host.popen([*program, *words] if program else layer45(*words), stdout=log, stderr=log)
     try:
-        _wait_until_ready(host, config, process, log)
+        _wait_until_ready(config, process, log)
         yield process
     finally:
         _end(process)
@@ -249,19 +294,25 @@ def chain_at_both_ends(
         yield pids
 
 
-def _wait_until_ready(host: Host, config: Path, process: subprocess.Popen[Any], log: Any) -> None:
+def _wait_until_ready(config: Path, process: subprocess.Popen[Any], log: Any) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while host.run(layer45("status", "--config", str(config)), check=False).returncode:
+    while True:
+        with contextlib.suppress(Layer45Error):
+            _ask(config, Status())
+            return
         if process.poll() is not None or time.monotonic() > deadline:
             log.seek(0)
             raise BenchmarkError(f"layer45 run did not get ready: {log.read().strip()[-500:]}")
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
-def stats(host: Host, config: Path) -> dict[str, Any]:
-    """What `layer45 stats --json` says."""
-    done = host.run(layer45("stats", "--json", "--config", str(config)))
-    return dict(json.loads(done.stdout))
+def _ask(config: Path, request: Request) -> Any:
+    return control_client.ask(config / "control.sock", request, config)
+
+
+def counters(config: Path) -> dict[str, int]:
+    """The engine's, as `layer45 stats --json` says them."""
+    return dict(_ask(config, Stats())["engine"])
 
 
 def warm(hosts: Hosts) -> None:

@@ -8,13 +8,16 @@ Memory is the peak of the process, for both lengths.
 """
 
 import argparse
+import json
 import os
 import statistics
 import struct
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from perf import lab, record
 
@@ -50,16 +53,41 @@ def write_capture(path: Path, packets: int) -> None:
             file.write(struct.pack("<IIII", seconds, micros, len(frame), len(frame)) + frame)
 
 
-def replay(config: Path, source: Path, target: Path) -> tuple[float, int]:
-    """Seconds on the wall and peak memory in kB of one replay."""
-    words = ["replay", "--config", config, "--policy", "bench", "--direction", "egress", source, target]
+@dataclass(frozen=True)
+class Replayed:
+    """What one `layer45 replay` took, start and end included, and its summary.
+
+    peak_kb: of memory, or this process's own where that is more.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_kb: int
+    summary: dict[str, Any]
+
+    @property
+    def packets(self) -> int:
+        """Packets of the capture."""
+        return int(self.summary["read"])
+
+
+def replay(config: Path, source: Path, target: Path) -> Replayed:
+    """Egress through the policy of lab.write_config. Raises BenchmarkError: it failed, or lost a packet."""
+    words = ["replay", "--json", "--config", config, "--policy", lab.POLICY, "--direction", "egress"]
     began = time.perf_counter()
-    process = subprocess.Popen(lab.layer45(*map(str, words)), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(lab.layer45(*map(str, (*words, source, target))), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as said:
+        text = said.read()
     _, status, usage = os.wait4(process.pid, 0)
+    took_s = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise lab.BenchmarkError(f"layer45 replay ended with status {process.returncode}")
-    return time.perf_counter() - began, usage.ru_maxrss
+    found = Replayed(took_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, json.loads(text))
+    if found.summary["written"] != found.summary["read"]:
+        raise lab.BenchmarkError(f"layer45 replay: not all packets came out: {found.summary}")
+    return found
 
 
 def packets_in(path: Path, captured_bytes: int) -> int:
@@ -76,12 +104,12 @@ def sample(chain: str, folder: Path, lengths: tuple[int, int]) -> dict[str, floa
     seconds, memory = [], []
     for length in lengths:
         target = folder / "out.pcap"
-        took, peak_kb = replay(config, folder / f"{length}.pcap", target)
+        found = replay(config, folder / f"{length}.pcap", target)
         grown = 18 if chain == "tag" else 0
         if packets_in(target, 78 + grown) != length:
             raise lab.BenchmarkError(f"{chain}: {length} packets went in, another number came out")
-        seconds.append(took)
-        memory.append(peak_kb)
+        seconds.append(found.wall_s)
+        memory.append(found.peak_kb)
     return {
         "packets_per_s": (lengths[1] - lengths[0]) / (seconds[1] - seconds[0]),
         "packets_per_s_with_start": lengths[1] / seconds[1],

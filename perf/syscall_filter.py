@@ -7,15 +7,10 @@ system call serves many packets; one by one each packet has four of its own, the
 """
 
 import argparse
-import contextlib
 import statistics
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from perf import lab, packets, record
-from tests.netns.topology import Hosts
+from perf import lab, packets, record, serving
 
 WITHOUT = (
     "from layer45 import syscall_filter; syscall_filter.install = lambda: ''; "
@@ -25,32 +20,18 @@ PROGRAMS = {"with": [sys.executable, "-m", "layer45"], "without": [sys.executabl
 LOADS = {"bursts of 64": (64, 40_000), "one by one": (1, 8_000)}  # burst, packets a second
 
 
-def engine(program: Sequence[str]) -> packets.Engine:
-    """The daemon, by a command line of its own."""
-
-    @contextlib.contextmanager
-    def started(hosts: Hosts) -> Iterator[int]:
-        with tempfile.TemporaryDirectory() as folder:
-            config = lab.write_config(Path(folder) / "etc", packets.CHAINS["empty"], packets.MATCH)
-            with lab.daemon(hosts.a, config, program) as process:
-                yield process.pid
-
-    return started
-
-
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(prog="perf.syscall_filter", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--packets", type=int, default=40_000)
     options = parser.parse_args()
-    engines = {name: engine(program) for name, program in PROGRAMS.items()}
-    series: dict[str, list[float]] = {}
-    spoiled: dict[str, list[str]] = {}
-    for name, (burst, rate) in LOADS.items():
-        load = lab.Load(options.packets, burst=burst, rate=rate)
-        samples, spoiled[name] = packets.measure(engines, options.rounds, load, "device")
-        series |= {f"{name}, {how}": [run["engine_us"] for run in runs] for how, runs in samples.items()}
+    engines = {name: serving.ours(serving.EMPTY, program) for name, program in PROGRAMS.items()}
+    loads = {name: lab.Load(options.packets, burst=burst, rate=rate) for name, (burst, rate) in LOADS.items()}
+    samples, spoiled = packets.measure(engines, options.rounds, loads)
+    series = {
+        f"{name}, {how}": us for name, runs in samples.items() for how, us in packets.engine_us(runs).items()
+    }
     record.table(series, "us/packet")
     medians = {name: statistics.median(values) for name, values in series.items()}
     ratios = {name: round(medians[f"{name}, with"] / medians[f"{name}, without"], 3) for name in LOADS}
