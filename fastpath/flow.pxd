@@ -1,6 +1,8 @@
 """The flow table: one entry for both directions of a 5-tuple, bounded, oldest evicted.
 
-Entries come from one block set aside at start. Each worker has its own table, so nothing here is locked.
+Entries come from one block set aside at start, of huge pages where the kernel has some: a packet of another flow than the
+last finds nothing of it in the caches, and should not have to look for its pages as well. Each worker has its own table,
+so nothing here is locked.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -32,39 +34,44 @@ cdef enum connection_phase:
 cdef enum:
     AGES_UDP, AGES_TCP, AGES_BRIEF, AGE_LISTS
 
+# Three cache lines: what finds it, what each packet changes, and the rest.
 cdef struct l45_entry:
     l45_flow_key key            # first: modules see an entry as its key
     uint64_t hash
     l45_entry *next             # in the bucket, or in the free list
-    l45_entry *newer            # in the order of use
-    l45_entry *older
-    uint64_t opened_ns
+    uint8_t *state              # atomic: the same block as timers; NULL when the flow is closed, before the block goes
+    l45_chain *chain
     uint64_t last_ns
     uint64_t placed_ns          # when it last moved to the young end
     uint64_t packets[2]         # by direction
     uint64_t bytes[2]
-    uint64_t done               # instances that want no more of its packets, a bit each
-    uint64_t asked_ns           # when conntrack was last told so
-    uint32_t next_sequence
-    uint32_t closed             # instances in front of this one have had their flow_close
     uint8_t came                # its first packet did: another host began it
-    uint8_t left                # conntrack knows that the chain is done with it
     uint8_t phase
     uint8_t ages                # its list in the order of use
-    l45_chain *chain
+    uint8_t closing
+    uint8_t some_done
+    uint8_t left                # conntrack knows that the chain is done with it
+    l45_entry *newer            # in the order of use
+    l45_entry *older
+    uint64_t opened_ns
+    uint64_t done               # instances that want no more of its packets, a bit each
+    uint64_t asked_ns           # when conntrack was last told so
     l45_timer *timers           # one an instance; start of the block that also holds the modules' state
-    uint8_t *state              # atomic: the same block; NULL when the flow is closed, before the block goes
     void *owned                 # first of the packets that modules took in this flow
+    uint32_t closed             # while closing: instances in front of this one have had their flow_close
 
 cdef struct l45_age_list:
     l45_entry *oldest
     l45_entry *newest
     uint64_t idle_ns
+    uint64_t step_ns            # how roughly it is kept
 
 cdef struct l45_flow_table:
-    l45_entry *entries
+    l45_entry *entries          # at a cache line
     l45_entry *unused
     l45_entry **buckets
+    size_t entry_bytes
+    size_t bucket_bytes
     uint64_t bucket_mask
     uint64_t seed
     uint32_t limit
@@ -86,6 +93,7 @@ cdef l45_entry *flow_insert(l45_flow_table *table, const l45_flow_key *key, uint
                             uint64_t now_ns) noexcept nogil
 cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil
 cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) noexcept nogil
+cdef l45_entry *flow_victim(l45_flow_table *table) noexcept nogil
 cdef l45_entry *flow_oldest(l45_flow_table *table) noexcept nogil
 cdef void flow_set_ages(l45_flow_table *table, l45_entry *entry, uint8_t ages) noexcept nogil
 cdef l45_entry *flow_idle(l45_flow_table *table, uint64_t now_ns) noexcept nogil

@@ -1,17 +1,47 @@
 """See flow.pxd."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from layer45.fastpath.abi cimport L45_EGRESS, l45_flow_key, l45_packet
 from layer45.fastpath.packet cimport PROTOCOL_TCP
 from layer45.fastpath.splitmix cimport mixed
 
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <sys/mman.h>
+
+    enum { L45_HUGE_BYTES = 2 << 20 };
+
+    /* Zeroed memory at a huge page's boundary, touched as it is used; NULL when there is none. */
+    static void *l45_map(size_t bytes) {
+        uint8_t *whole = mmap(NULL, bytes + L45_HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        size_t front;
+        if (whole == MAP_FAILED)
+            return NULL;
+        front = -(uintptr_t) whole & (L45_HUGE_BYTES - 1);
+        if (front)
+            munmap(whole, front);
+        if (front < L45_HUGE_BYTES)
+            munmap(whole + front + bytes, L45_HUGE_BYTES - front);
+        madvise(whole + front, bytes, MADV_HUGEPAGE);  /* where it is refused, small ones do */
+        return whole + front;
+    }
+
+    static void l45_unmap(void *memory, size_t bytes) {
+        if (memory)
+            munmap(memory, bytes);
+    }
+    """
+    void *l45_map(size_t bytes) noexcept nogil
+    void l45_unmap(void *memory, size_t bytes) noexcept nogil
+
 cdef enum:
-    # An entry in use moves to the young end this often, and at least AGE_STEPS times in its idle time.
-    AGE_STEP_NS = 500000000
+    # An entry in use moves to the young end so often in its idle time: each move touches its neighbours' memory.
     AGE_STEPS = 16
+    SECOND_CHANCES = 8            # entries that are looked at for one to evict
     BRIEF_IDLE_NS = 120000000000  # longer than SYNs are sent again, and than TIME_WAIT lasts
 
 
@@ -19,11 +49,14 @@ cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint6
                      uint64_t tcp_idle_ns) noexcept nogil:
     """Sets aside room for limit flows; 0, or -1 when there is no memory. Pages are touched as flows come."""
     cdef uint64_t buckets = 16
+    cdef int which
     while buckets < limit:
         buckets <<= 1
     memset(table, 0, sizeof(l45_flow_table))
-    table.entries = <l45_entry *> calloc(limit, sizeof(l45_entry))
-    table.buckets = <l45_entry **> calloc(buckets, sizeof(l45_entry *))
+    table.entry_bytes = limit * sizeof(l45_entry)
+    table.bucket_bytes = buckets * sizeof(l45_entry *)
+    table.entries = <l45_entry *> l45_map(table.entry_bytes)
+    table.buckets = <l45_entry **> l45_map(table.bucket_bytes)
     if table.entries == NULL or table.buckets == NULL:
         flows_end(table)
         return -1
@@ -33,12 +66,14 @@ cdef int flows_start(l45_flow_table *table, uint32_t limit, uint64_t seed, uint6
     table.ages[AGES_UDP].idle_ns = udp_idle_ns
     table.ages[AGES_TCP].idle_ns = tcp_idle_ns
     table.ages[AGES_BRIEF].idle_ns = min(tcp_idle_ns, <uint64_t> BRIEF_IDLE_NS)
+    for which in range(<int> AGE_LISTS):
+        table.ages[which].step_ns = table.ages[which].idle_ns // AGE_STEPS
     return 0
 
 
 cdef void flows_end(l45_flow_table *table) noexcept nogil:
-    free(table.entries)
-    free(table.buckets)
+    l45_unmap(table.entries, table.entry_bytes)
+    l45_unmap(table.buckets, table.bucket_bytes)
     free(table.leftover)
     table.entries = NULL
     table.buckets = NULL
@@ -132,18 +167,33 @@ cdef void flow_remove(l45_flow_table *table, l45_entry *entry) noexcept nogil:
 
 
 cdef void flow_touch(l45_flow_table *table, l45_entry *entry, uint64_t now_ns) noexcept nogil:
-    """Notes a packet; the order of age is kept to half a second, to spare the writes."""
+    """Notes a packet; the order of age is kept roughly."""
     cdef l45_age_list *ages = &table.ages[entry.ages]
     entry.last_ns = now_ns
-    if entry == ages.newest or now_ns - entry.placed_ns < min(ages.idle_ns // AGE_STEPS, <uint64_t> AGE_STEP_NS):
-        return
+    if now_ns - entry.placed_ns >= ages.step_ns and entry != ages.newest:
+        _place(ages, entry)
+
+
+cdef inline void _place(l45_age_list *ages, l45_entry *entry) noexcept nogil:
     _unlink(ages, entry)
     _append(ages, entry)
-    entry.placed_ns = now_ns
+    entry.placed_ns = entry.last_ns
+
+
+cdef l45_entry *flow_victim(l45_flow_table *table) noexcept nogil:
+    """The entry to evict, of those used longest ago; what was used since it was placed is placed again."""
+    cdef l45_entry *entry = flow_oldest(table)
+    cdef int chance
+    for chance in range(<int> SECOND_CHANCES):
+        if entry.last_ns == entry.placed_ns:
+            return entry
+        _place(&table.ages[entry.ages], entry)
+        entry = flow_oldest(table)
+    return entry
 
 
 cdef l45_entry *flow_oldest(l45_flow_table *table) noexcept nogil:
-    """The entry to evict; NULL in an empty table. A flood of SYNs finds no place among the connections that live."""
+    """The first entry to go, roughly; NULL in an empty table. A flood of SYNs finds no place among what lives."""
     cdef l45_entry *udp = table.ages[AGES_UDP].oldest
     cdef l45_entry *tcp = table.ages[AGES_TCP].oldest
     if table.ages[AGES_BRIEF].oldest != NULL:

@@ -12,7 +12,7 @@ from layer45.fastpath.counters cimport (
 )
 from layer45.fastpath.flow cimport (
     AGES_BRIEF, AGES_TCP, PHASE_ALONE, PHASE_CUSTOMIZED, PHASE_LOST, PHASE_NONE, PHASE_OPENING, connection_of,
-    flow_find, flow_hash, flow_insert, flow_key, flow_oldest, flow_remove, flow_seek, flow_set_ages, l45_entry,
+    flow_find, flow_hash, flow_insert, flow_key, flow_remove, flow_seek, flow_set_ages, flow_victim, l45_entry,
     l45_flow_table, load_block, stages_of, store_block,
 )
 from layer45.fastpath.known cimport KNOWN_LEFT, known_add, known_is_customized, known_remove
@@ -97,7 +97,7 @@ cdef l45_entry *_open(l45_worker *worker, l45_chain *chain, const l45_flow_key *
         return NULL
     entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
     if entry == NULL:
-        flow_close(worker, flow_oldest(&worker.flows), COUNT_FLOWS_EVICTED)
+        flow_close(worker, flow_victim(&worker.flows), COUNT_FLOWS_EVICTED)
         entry = flow_insert(&worker.flows, key, hash, worker.now_ns)
     entry.chain = chain
     entry.timers = <l45_timer *> block
@@ -132,6 +132,7 @@ cdef void flow_close(l45_worker *worker, l45_entry *entry, int why) noexcept nog
 cdef void _close_modules(l45_worker *worker, l45_entry *entry, uint32_t count) noexcept nogil:
     cdef l45_context context
     cdef uint32_t at
+    entry.closing = 1
     for at in range(count):
         if entry.chain.instances[at].ops.flow_close != NULL:
             enter(&context, worker, entry, at)

@@ -26,4 +26,4 @@ cdef void leave_flush(l45_worker *worker) noexcept nogil
 
 cdef inline bint leave_is_done(const l45_entry *entry, uint32_t at) noexcept nogil:
     """Whether the instance wants no more packets of the flow."""
-    return at < 64 and entry.done >> at & 1
+    return entry.some_done and at < 64 and entry.done >> at & 1

@@ -22,6 +22,7 @@ cdef int leave_done(l45_context *context) noexcept nogil:
     if context.index >= 64 or not entry.chain.lets_go >> context.index & 1:
         return 0
     entry.done |= <uint64_t> 1 << context.index
+    entry.some_done = 1
     _ask(worker, entry)
     return 1
 

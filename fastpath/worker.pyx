@@ -170,7 +170,7 @@ cdef l45_verdict _process(l45_worker *worker, l45_carrier *carrier) noexcept nog
     entry = flow_of(worker, chain, packet)
     if entry != NULL and entry.phase != PHASE_NONE and agree_begins_anew(entry, carrier):
         entry = flow_again(worker, chain, entry, packet)
-    if entry != NULL and entry.done:
+    if entry != NULL and entry.some_done:
         entry = leave_look(worker, chain, entry, packet)
     if entry == NULL:
         return flow_refused(worker, chain, packet)
@@ -223,8 +223,7 @@ cdef inline void _count_flow(l45_worker *worker, l45_entry *entry, l45_packet *p
     counters[CHAIN_EGRESS_BYTES + packet.direction] += packet.wire_bytes
     if packet.direction == L45_EGRESS:
         counters[CHAIN_BEGUN_SENT] += not entry.came
-        packet.sequence = entry.next_sequence
-        entry.next_sequence += 1
+        packet.sequence = <uint32_t> (entry.packets[L45_EGRESS] - 1)
 
 
 cdef inline int64_t _first(const l45_chain *chain, uint8_t direction) noexcept nogil:
@@ -247,7 +246,7 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
             if segment_stage(worker, entry, at, packet) == L45_DROP:
                 return L45_DROP
         elif chain.instances[at].runs[packet.direction] and not numbers_only and not leave_is_done(entry, at):
-            if at < entry.closed and chain.instances[at].ops.flow_close != NULL:
+            if entry.closing and at < entry.closed and chain.instances[at].ops.flow_close != NULL:
                 return L45_ERROR
             enter(&context, worker, entry, at)
             if packet.direction == L45_EGRESS:
