@@ -1,8 +1,8 @@
 """The flow table: one entry for both directions of a 5-tuple, bounded, oldest evicted.
 
-Entries come from one block set aside at start, of huge pages where the kernel has some: a packet of another flow than the
-last finds nothing of it in the caches, and should not have to look for its pages as well. Each worker has its own table,
-so nothing here is locked.
+Entries come from one block set aside at start, of huge pages where the kernel has some: a packet of another flow than
+the last finds nothing of it in the caches, and should not have to look for its pages as well. Each worker has its own
+table, so nothing here is locked.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -183,8 +183,8 @@ cdef inline void _place(l45_age_list *ages, l45_entry *entry) noexcept nogil:
 cdef l45_entry *flow_victim(l45_flow_table *table) noexcept nogil:
     """The entry to evict, of those used longest ago; what was used since it was placed is placed again."""
     cdef l45_entry *entry = flow_oldest(table)
-    cdef int chance
-    for chance in range(<int> SECOND_CHANCES):
+    cdef int _chance
+    for _chance in range(<int> SECOND_CHANCES):
         if entry.last_ns == entry.placed_ns:
             return entry
         _place(&table.ages[entry.ages], entry)

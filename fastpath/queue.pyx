@@ -20,6 +20,7 @@ from libc.string cimport memset
 from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_context, l45_verdict
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.device cimport device_mtu, l45_devices
+from layer45.fastpath.fetch cimport MANY_FLOWS, fetch_flows
 from layer45.fastpath.inject cimport (
     inject, inject_too_big, injector_end, injector_flush, injector_pressed, injector_start, injector_waits,
     l45_injector,
@@ -68,6 +69,8 @@ cdef struct l45_loop:
     l45_injector injector
     l45_marks marks
     l45_devices devices
+    l45_carrier carriers[BATCH]
+    message_kind kinds[BATCH]
     uint64_t inject_by_ns
     uint64_t coalesce_ns    # how long a nap is; 0: there is none
     uint64_t batch_ns       # when the last batch came
@@ -137,17 +140,19 @@ cdef void _batch(l45_loop *loop, int count) noexcept nogil:
     loop.batch_ns = loop.worker.now_ns
     loop.batch = count
     for at in range(count):
-        _message(loop, at)
+        loop.kinds[at] = read_message(&loop.slots, at, &loop.marks, &loop.carriers[at])
+    if loop.worker.flows.live > MANY_FLOWS:
+        fetch_flows(&loop.worker.flows, loop.carriers, count)
+    for at in range(count):
+        _message(loop, loop.kinds[at], &loop.carriers[at])
         if injector_pressed(&loop.injector):
             _flush(loop)
     loop.worker.counters[COUNT_BATCHES] += 1
     _flush_verdicts(loop)
 
 
-cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
-    cdef l45_carrier carrier
+cdef void _message(l45_loop *loop, message_kind kind, l45_carrier *carrier) noexcept nogil:
     cdef l45_verdict verdict
-    cdef message_kind kind = read_message(&loop.slots, at, &loop.marks, &carrier)
     if kind == MESSAGE_ERROR:
         loop.worker.counters[COUNT_KERNEL_ERRORS] += 1
         return
@@ -157,10 +162,10 @@ cdef void _message(l45_loop *loop, uint32_t at) noexcept nogil:
         carrier.packet.time_ns = loop.worker.now_ns
         if carrier.ifindex:
             carrier.mtu = device_mtu(&loop.devices, loop.injector.fds[0], carrier.ifindex, loop.worker.now_ns)
-        verdict = worker_process(loop.worker, &carrier)
+        verdict = worker_process(loop.worker, carrier)
         if verdict == L45_HOLD:
             return
-        _give(loop, &carrier, verdict, True)
+        _give(loop, carrier, verdict, True)
         if loop.worker.cut:
             loop.worker.cut = False
             _flush(loop)

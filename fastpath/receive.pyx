@@ -68,6 +68,7 @@ cdef message_kind read_message(l45_slots *slots, uint32_t at, const l45_marks *m
     cdef uint8_t *start = <uint8_t *> slots.pieces[at].iov_base
     cdef size_t count = slots.messages[at].msg_len
     cdef nlmsghdr header
+    carrier.packet.data = NULL
     if count < sizeof(nlmsghdr) + sizeof(nfgenmsg):
         return MESSAGE_UNREADABLE
     memcpy(&header, start, sizeof(header))

@@ -10,7 +10,7 @@ import sys
 QUICK = {
     "fec": ["--rounds", "3", "--milliseconds", "5"],
     "fec_live": ["--rounds", "2", "--seconds", "1"],
-    "flows": ["--rounds", "1", "--flows", "1", "1000000", "--replayed", "300000", "--packets", "20000"],
+    "flows": ["--rounds", "1", "--flows", "1", "1000000", "--replayed", "300000", "--packets", "10000"],
     "gso": ["--rounds", "2", "--seconds", "2"],
     "handover": ["--rounds", "3", "--seconds", "3"],
     "instances": ["--rounds", "2", "--packets", "20000", "--counts", "1", "8", "16", "--replayed", "1000000"],

@@ -1,27 +1,28 @@
 """What does a packet cost among very many flows, whose packets come in random order?
 
     python -m perf.flows [--rounds 5] [--flows 1 10 100 1000 10000 100000 1000000]
-                         [--replayed 2000000] [--packets 100000] [--rate 40000] [--only live|replayed]
+                         [--replayed 2000000] [--packets 100000] [--rate 40000]
+                         [--only live untracked replayed]
 
 Needs root, but for --only replayed. Each flow is opened before; then 64-byte packets of any flow follow. Two
 chains: an empty one, and tag, which keeps state in each flow. Rounds are interleaved.
 
-replayed  CPU of `layer45 replay` from memory to nowhere, in nanoseconds a packet: of a capture that opens all
-          flows and goes on, less one that only opens them. By the capture's clock, 100,000 packets a second.
-          "capture alone" is what of it reading, matching and writing take: the policy asks for another port.
-live      CPU of the engine in microseconds a packet, beside the bare C loop's: conntrack, too, has to find a
-          flow among many, and packets on their way out pay for that whoever serves the queue. As far as the
-          host's conntrack takes flows: no setting of the host is changed, half of its room is left, and the
-          other half stands in for any greater number.
-
-"expected": live packets among the most flows against one flow, if the engine takes as much longer for each as
-in the replay, and the kernel no longer.
+replayed   CPU of `layer45 replay` from memory to nowhere, in nanoseconds a packet: of a capture that opens
+           all flows and goes on, less one that only opens them. By the capture's clock, 100,000 packets a
+           second. "capture alone" is what of it reading, matching and writing take: the policy asks for
+           another port.
+live       CPU of the engine in microseconds a packet, beside the bare C loop's: conntrack, too, has to find
+           a flow among many, and packets on their way out pay for that whoever serves the queue. As far as
+           the host's conntrack takes flows: no setting of the host is changed, half of its room is left, and
+           the other half stands in for any greater number.
+untracked  The same with a rule that keeps these packets out of conntrack: so there is room for all, and what
+           many flows cost is the engine's own.
 """
 
 import argparse
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -37,6 +38,7 @@ TARGET = 1.5
 NOWHERE = Path("/dev/null")
 CONNTRACK_MOST = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 REMOTE = str(IPv4Address(captures.FIRST_ADDRESS))
+HOW = ("replayed", "live", "untracked")
 Series = dict[str, dict[int, list[float]]]  # by chain or engine, then by number of flows
 
 
@@ -79,6 +81,13 @@ def _steady_ns(config: Path, folder: Path, flows: int, matched: bool) -> float:
 # --- live -------------------------------------------------------------------------------------------------
 
 
+def untracked_sink(hosts: Hosts) -> lab.Sink:
+    """The same, and conntrack knows nothing of the packets."""
+    chain = "chain output {\n type filter hook output priority raw\n meta l4proto udp notrack\n}"
+    hosts.a.run(["nft", "-f", "-"], input=f"table ip untracked {{\n{chain}\n}}\n")
+    return sink_behind_gateway(hosts)
+
+
 def sink_behind_gateway(hosts: Hosts) -> lab.Sink:
     """All the flows' remote ends are behind host b: one neighbour is enough."""
     hosts.a.run(["ip", "route", "add", f"{REMOTE}/9", "via", hosts.b.ipv4])
@@ -90,13 +99,15 @@ def conntrack_room() -> int:
     return int(CONNTRACK_MOST.read_text()) // 2 if CONNTRACK_MOST.exists() else 32768
 
 
-def live(levels: Sequence[int], rounds: int, count: int, rate: int) -> tuple[Series, list[str]]:
+def live(
+    levels: Sequence[int], rounds: int, count: int, rate: int, sink_in: Callable[[Hosts], lab.Sink]
+) -> tuple[Series, list[str]]:
     """Microseconds of engine a packet, and what went wrong."""
     engines = {"C loop": serving.c_loop()} | {
         f"ours, {name}": serving.ours(text, max_flows=MOST_FLOWS) for name, text in CHAINS.items()
     }
     loads = {str(flows): lab.Load(count, rate=rate, flows=flows, order="random") for flows in levels}
-    samples, spoiled = packets.measure(engines, rounds, loads, sink_behind_gateway, REMOTE)
+    samples, spoiled = packets.measure(engines, rounds, loads, sink_in, REMOTE)
     found: Series = {}
     for flows, runs in samples.items():
         for name, costs in packets.engine_us(runs).items():
@@ -118,26 +129,18 @@ def many_to_one(costs: dict[int, list[float]]) -> float:
     return round(found[max(found)] / found[min(found)], 3)
 
 
-def expected(one_us: float, costs: dict[int, list[float]]) -> float:
-    """Live cost among the most flows to that among one, if the kernel's part stayed what it is."""
-    found = medians(costs)
-    return round(1 + (found[max(found)] - found[min(found)]) / 1000 / one_us, 3)
-
-
 def ratios(found: dict[str, Series]) -> dict[str, float]:
-    """The most flows to the fewest: of each live engine, and what is expected of ours; ours to the loop."""
-    judged = {
-        f"live, {name}, {max(costs)} flows": many_to_one(costs)
-        for name, costs in found.get("live", {}).items()
-        if len(costs) > 1
-    }
-    for chain in CHAINS:
-        alive = found.get("live", {}).get(f"ours, {chain}", {})
-        costs = found.get("replayed", {}).get(chain, {})
-        if alive and len(costs) > 1 and min(alive) == min(costs):
-            one_us = medians(alive)[min(alive)]
-            judged[f"expected, ours, {chain}, {max(costs)} flows"] = expected(one_us, costs)
-    return judged | _to_the_loop(found.get("live", {}))
+    """Of what was live: the most flows to the fewest, of each engine; and ours to the loop among the most."""
+    judged: dict[str, float] = {}
+    for how, series in found.items():
+        if how != "replayed":
+            judged |= {
+                f"{how}, {name}, {max(costs)} flows": many_to_one(costs)
+                for name, costs in series.items()
+                if len(costs) > 1
+            }
+            judged |= {f"{how}, {name}": ratio for name, ratio in _to_the_loop(series).items()}
+    return judged
 
 
 def _to_the_loop(alive: Series) -> dict[str, float]:
@@ -156,7 +159,7 @@ def _to_the_loop(alive: Series) -> dict[str, float]:
 def show(found: dict[str, Series], judged: dict[str, float]) -> None:
     """Print tables and verdicts."""
     for how, series in found.items():
-        unit = "us/packet" if how == "live" else "ns/packet"
+        unit = "ns/packet" if how == "replayed" else "us/packet"
         for name, costs in series.items():
             print(f"{how}, {name}")
             rows = {f"{flows:7} flows": costs[flows] for flows in sorted(costs)}
@@ -176,7 +179,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--replayed", type=int, default=2_000_000, help="packets in the capture")
     parser.add_argument("--packets", type=int, default=100_000, help="live, for each number of flows")
     parser.add_argument("--rate", type=int, default=40_000)
-    parser.add_argument("--only", choices=("live", "replayed"))
+    parser.add_argument("--only", nargs="+", choices=HOW, default=HOW)
     options = parser.parse_args()
     if not all(1 <= flows <= MOST_FLOWS for flows in options.flows):
         parser.error(f"--flows: expected numbers from 1 to {MOST_FLOWS}")
@@ -189,12 +192,16 @@ def main() -> None:
     found: dict[str, Series] = {}
     spoiled: list[str] = []
     room = conntrack_room()
-    if options.only != "live":
+    if "replayed" in options.only:
         found["replayed"] = replayed(options.flows, options.rounds, options.replayed)
-    if options.only != "replayed":
+    rounds, count, rate = options.rounds, options.packets, options.rate
+    if "live" in options.only:
         levels = list(dict.fromkeys(min(flows, room) for flows in options.flows))
         print(f"live: up to {max(levels)} flows, as conntrack leaves room for {room}")
-        found["live"], spoiled = live(levels, options.rounds, options.packets, options.rate)
+        found["live"], spoiled = live(levels, rounds, count, rate, sink_behind_gateway)
+    if "untracked" in options.only:
+        found["untracked"], wrong = live(options.flows, rounds, count, rate, untracked_sink)
+        spoiled += wrong
     judged = ratios(found)
     show(found, judged)
     record.write(
