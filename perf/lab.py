@@ -218,12 +218,13 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 @contextlib.contextmanager
-def yardstick(host: Host, argv: list[str], rules: str) -> Iterator[subprocess.Popen[Any]]:
+def yardstick(host: Host, argv: list[str], rules: str, name: str = "etc") -> Iterator[subprocess.Popen[Any]]:
     """A program other than ours on FIRST_QUEUE, behind given rules in iptables-restore's language.
 
-    The little it says at its end is in its stdout, which stays open.
+    name: of the configuration directory that the rules were made of. The little that the program says at its
+    end is in its stdout, which stays open.
     """
-    cgroups = Cgroups(cgroup_root("etc"))
+    cgroups = Cgroups(cgroup_root(name))
     cgroups.prepare(POLICY)  # a rule names it
     host.run(["iptables-restore", "--noflush"], input=rules)
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
