@@ -5,6 +5,7 @@ Without a name: all of them. For a benchmark's own options: `python -m perf.NAME
 
 import argparse
 import runpy
+import shlex
 import sys
 
 QUICK = {
@@ -13,8 +14,9 @@ QUICK = {
     "flows": ["--rounds", "1", "--flows", "1", "1000000", "--replayed", "300000", "--packets", "20000"],
     "handover": ["--rounds", "3", "--seconds", "3"],
     "instances": ["--rounds", "2", "--packets", "20000", "--counts", "1", "8", "16", "--replayed", "1000000"],
-    "iperf3": ["--rounds", "1", "--seconds", "1", "--streams", "1", "--directions", "forward"]
-    + ["--only", "direct", "C loop", "look only", "scramble"],
+    "iperf3": shlex.split(
+        '--rounds 1 --seconds 1 --streams 1 --directions forward --only direct "C loop" "look only" scramble'
+    ),
     "latency": ["--rounds", "1", "--round-trips", "5000"],
     "loader": ["--rounds", "2", "--policies", "10", "100", "--queries", "30"],
     "packet_rate": ["--rounds", "2", "--seconds", "0.5", "--rates", "20000", "0"],
