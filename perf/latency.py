@@ -36,13 +36,15 @@ BURST, LONGEST_LOAD_S = 10, 300
 ENOUGH = 0.9  # of a load's rate
 SO_MEMINFO, MEMINFO = 55, struct.Struct("9I")  # the last: datagrams dropped for want of room
 PERCENTILES = ("p50", "p90", "p99", "p999")
+COST = "engine_cpu_us"  # a round trip, both ends together, and what of a load goes through them
 
 DIRECT, LOOP, EMPTY = "direct", "C loop", "empty chain"
 CASES: dict[str, ends.Engine] = {
     DIRECT: ends.nobody,
     LOOP: ends.c_loop(),
     "Python callback": ends.python_callback(),
-    EMPTY: ends.ours("[]"),  # settings of the daemon: ends.ours("[]", 'key = value\n')
+    EMPTY: ends.ours("[]"),
+    f"{EMPTY}, busy_poll_us = 50": ends.ours("[]", "busy_poll_us = 50\n"),
     "tag": ends.ours('[{ module = "tag", id = "host-7" }]'),
 }
 BESIDE = {"idle": 0, "load in the policy": LOAD_PORT, "load of others": OTHERS_PORT}
@@ -59,10 +61,10 @@ class Options:
 
 
 @contextlib.contextmanager
-def echo(host: Host, options: Options) -> Iterator[None]:
+def echo(host: Host, placement: processors.Placement = processors.ANYWHERE) -> Iterator[None]:
     """Answers on ECHO_PORT."""
     words = [str(lab.compiled("pingpong")), "echo", str(ECHO_PORT)]
-    process = host.popen(options.placement.command(host, words))
+    process = host.popen(placement.command(host, words))
     try:
         yield
     finally:
@@ -94,10 +96,10 @@ def load(hosts: Hosts, port: int, options: Options) -> Iterator[Callable[[], int
             sender.wait()
 
 
-def ask(hosts: Hosts, count: int, options: Options) -> dict[str, Any]:
+def ask(hosts: Hosts, count: int, placement: processors.Placement = processors.ANYWHERE) -> dict[str, Any]:
     """So many round trips: percentiles in ns, and how many found no answer."""
     words = ["ask", hosts.b.ipv4, *map(str, (ECHO_PORT, count, PAYLOAD_BYTES))]
-    command = options.placement.command(hosts.a, [str(lab.compiled("pingpong")), *words])
+    command = placement.command(hosts.a, [str(lab.compiled("pingpong")), *words])
     done = hosts.a.run(command, check=False, timeout=LONGEST_LOAD_S)
     if done.returncode:
         raise lab.BenchmarkError(done.stderr.strip())
@@ -118,15 +120,19 @@ def sample(hosts: Hosts, engine: ends.Engine, port: int, options: Options) -> ro
     """One series of round trips, in microseconds."""
     traffic = ends.Traffic(("udp",), (ECHO_PORT, LOAD_PORT))
     wrong = [host.checksum_errors() for host in hosts]
-    with echo(hosts.b, options), engine(hosts, traffic) as both, load(hosts, port, options) as came:
+    with echo(hosts.b, options.placement), engine(hosts, traffic) as both, load(hosts, port, options) as came:
         for end in both:
             options.placement.place(end.host, end.pid)
-        ask(hosts, WARM_ROUND_TRIPS, options)
+        ask(hosts, WARM_ROUND_TRIPS, options.placement)
+        spent = ends.cpu_ns(both)
         asked = measured(hosts, came, options)
+        spent = ends.cpu_ns(both) - spent
         check(asked, bool(both), port, options)
     if [host.checksum_errors() for host in hosts] != wrong:
         raise lab.BenchmarkError("packets with a wrong checksum arrived")
     figures = {f"{name}_us": asked.answer[f"{name}_ns"] / 1000 for name in PERCENTILES}
+    if both:
+        figures[COST] = spent / options.round_trips / 1000
     return figures | {"load_per_s": asked.load / asked.seconds}
 
 
@@ -134,7 +140,7 @@ def measured(hosts: Hosts, came: Callable[[], int], options: Options) -> Asked:
     """Round trips between two looks at the counters."""
     before, load_before = [lab.queue_counts(host).queued for host in hosts], came()
     began = time.monotonic()
-    answer = ask(hosts, options.round_trips, options)
+    answer = ask(hosts, options.round_trips, options.placement)
     seconds, loaded = time.monotonic() - began, came() - load_before
     after = [lab.queue_counts(host).queued for host in hosts]
     return Asked(answer, [late - early for late, early in zip(after, before, strict=True)], loaded, seconds)
@@ -186,9 +192,9 @@ def compared(found: rounds.Rounds) -> dict[str, dict[str, Any]]:
 def show(found: rounds.Rounds, listed: dict[str, dict[str, Any]]) -> None:
     """On the terminal."""
     for group in found.samples:
-        for name in PERCENTILES:
-            if series := found.series(group, f"{name}_us"):
-                print(f"-- {group}, {name}")
+        for figure in (*(f"{name}_us" for name in PERCENTILES), COST):
+            if series := found.series(group, figure):
+                print(f"-- {group}, {figure.removesuffix('_us')}")
                 record.table(series, "us", LOOP)
     for name, each in listed.items():
         median = round(each["median"], 3)
