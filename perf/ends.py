@@ -5,7 +5,8 @@
 
 All engines stand behind the rules that `layer45 rules` prints for the policy, one queue a host for both
 directions. What a queue did is told by three who do not ask each other: the rules count packets and bytes
-that they send to a queue, the kernel those that it queued, a daemon those that it got.
+that they send to a queue, the kernel packets that it queued, a daemon both that it got. Where a chain gets
+copies (NFLOG) the rules' bytes are those, and nothing is queued.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,8 @@ from tests.netns.topology import Host, Hosts
 
 WHOLE = 0.99  # of the bytes; what is lost at the end of a run, when its sockets are closed, is far less
 PYTHON = [sys.executable, "-m", "perf.python_callback", "accept"]
-QUEUED_BY_RULES = re.compile(r"^\[(\d+):(\d+)\] .* -j NFQUEUE ", re.MULTILINE)
+SETTLE_S = 2.0  # a copy may wait a second in the kernel
+SENT_BY_RULES = re.compile(r"^\[(\d+):(\d+)\] .* -j (NFQUEUE|NFLOG) ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ def nobody(_: Hosts, __: Traffic) -> Iterator[Ends]:
     yield []
 
 
-def ours(chain: str, settings: str = "", alone: bool = True) -> Engine:
+def ours(chain: str, settings: str = "", alone: bool = True, path: str = "queue") -> Engine:
     """A daemon with one policy at each end. chain is in TOML, settings are lines of layer45.toml.
 
+    path: the policy's; "auto" lets packets take a shorter way than the queue.
     alone: the policy is for the traffic's protocols only. Else it is for TCP and UDP together, and so has no
     GSO flag: a queue has it only where all that comes is TCP.
     """
@@ -75,7 +79,8 @@ def ours(chain: str, settings: str = "", alone: bool = True) -> Engine:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             both = []
             for host in hosts:
-                config = configuration(Path(folder), host, chain, asked.match(host, hosts), settings)
+                match = asked.match(host, hosts)
+                config = configuration(Path(folder), host, chain, match, settings, path)
                 both.append(End(host, stack.enter_context(lab.daemon(host, config)).pid, config))
             yield both
 
@@ -112,9 +117,13 @@ def python_callback() -> Engine:
     return standing_in(PYTHON)
 
 
-def configuration(folder: Path, host: Host, chain: str, match: str, settings: str = "") -> Path:
-    """A host's, in a directory that is named for it; it finds the benchmarks' own modules."""
+def configuration(
+    folder: Path, host: Host, chain: str, match: str, settings: str = "", path: str = "queue"
+) -> Path:
+    """A host's, in a directory that is named for it; it finds the benchmarks' own module."""
     config = lab.write_config(folder / host.name[-1], chain, match)
+    policy = config / "policies" / "bench.toml"
+    policy.write_text(policy.read_text().replace('path = "queue"', f'path = "{path}"'))
     own = f'module_dirs = ["{site_modules().name}"]\n' if OWN_MODULE in chain else ""
     with (config / "layer45.toml").open("a") as file:
         file.write(own + settings)
@@ -147,7 +156,7 @@ def cpu_ns(ends: Ends) -> int:
 
 @dataclass(frozen=True)
 class Passed:
-    """What has gone into a host's queues, by its rules and by the kernel. Bytes are IP lengths."""
+    """What has gone to a host's engine, by rules and kernel. sent: packets to a queue. Bytes: IP lengths."""
 
     sent: int
     sent_bytes: int
@@ -157,18 +166,18 @@ class Passed:
 
 def passed(host: Host) -> Passed:
     """Since rules and queue are there. What is cut before the queue is sent once, and queued in pieces."""
-    found = QUEUED_BY_RULES.findall(host.run(["iptables-save", "-c"]).stdout)
+    found = SENT_BY_RULES.findall(host.run(["iptables-save", "-c"]).stdout)
     counts = lab.queue_counts(host)
     return Passed(
-        sum(int(packets) for packets, _ in found),
-        sum(int(count) for _, count in found),
+        sum(int(packets) for packets, _, target in found if target == "NFQUEUE"),
+        sum(int(count) for _, count, _ in found),
         counts.queued,
         counts.dropped,
     )
 
 
 def check(ends: Ends, least_bytes: float, changed: bool = False) -> int:
-    """Raises BenchmarkError unless so many bytes went into the queue of each end, and through its engine.
+    """Raises BenchmarkError unless so many bytes went to the queue of each end, and through its engine.
 
     changed: a chain of ours must have rewritten them. Returns how many packets the queues dropped.
     """
@@ -187,8 +196,18 @@ def _check(end: End, least_bytes: float, changed: bool) -> int:
             f"{seen.sent} packets sent to a queue of {end.host.name}, {seen.queued} queued"
         )
     if end.config:
-        _check_engine(end, lab.stats(end.host, end.config)["engine"], seen, changed)
+        _check_engine(end, _counted(end.host, end.config, seen), seen, changed)
     return seen.dropped
+
+
+def _counted(host: Host, config: Path, seen: Passed) -> dict[str, Any]:
+    """Our engine's counters, when it has all that was sent to it, or does not get it."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        counted = dict(lab.stats(host, config)["engine"])
+        if counted["received_bytes"] >= WHOLE * seen.sent_bytes or time.monotonic() > deadline:
+            return counted
+        time.sleep(0.1)
 
 
 def _check_engine(end: End, counted: dict[str, Any], seen: Passed, changed: bool) -> None:

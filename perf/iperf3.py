@@ -71,6 +71,7 @@ UDP = {
     "C loop": Case(ends.c_loop()),
     "Python callback": Case(ends.python_callback()),
     "empty chain": Case(ends.ours("[]")),
+    "empty chain, coalesce_us = 600": Case(ends.ours("[]", "coalesce_us = 600\n")),
     "look only": Case(ends.ours(LOOK)),
     "scramble": Case(ends.ours(SCRAMBLE), changes=True),
     "tag": Case(ends.ours('[{ module = "tag", id = "host-7" }]'), changes=True),

@@ -36,7 +36,7 @@ BURST, LONGEST_LOAD_S = 10, 300
 ENOUGH = 0.9  # of a load's rate
 SO_MEMINFO, MEMINFO = 55, struct.Struct("9I")  # the last: datagrams dropped for want of room
 PERCENTILES = ("p50", "p90", "p99", "p999")
-COST = "engine_cpu_us"  # a round trip, both ends together, and what of a load goes through them
+COST = "engine_cpu_us"  # a packet of round trips or load
 
 DIRECT, LOOP, EMPTY = "direct", "C loop", "empty chain"
 CASES: dict[str, ends.Engine] = {
@@ -45,6 +45,7 @@ CASES: dict[str, ends.Engine] = {
     "Python callback": ends.python_callback(),
     EMPTY: ends.ours("[]"),
     f"{EMPTY}, busy_poll_us = 50": ends.ours("[]", "busy_poll_us = 50\n"),
+    f"{EMPTY}, coalesce_us = 300": ends.ours("[]", "coalesce_us = 300\n"),
     "tag": ends.ours('[{ module = "tag", id = "host-7" }]'),
 }
 BESIDE = {"idle": 0, "load in the policy": LOAD_PORT, "load of others": OTHERS_PORT}
@@ -132,7 +133,7 @@ def sample(hosts: Hosts, engine: ends.Engine, port: int, options: Options) -> ro
         raise lab.BenchmarkError("packets with a wrong checksum arrived")
     figures = {f"{name}_us": asked.answer[f"{name}_ns"] / 1000 for name in PERCENTILES}
     if both:
-        figures[COST] = spent / options.round_trips / 1000
+        figures[COST] = spent / sum(asked.queued) / 1000
     return figures | {"load_per_s": asked.load / asked.seconds}
 
 
@@ -192,10 +193,11 @@ def compared(found: rounds.Rounds) -> dict[str, dict[str, Any]]:
 def show(found: rounds.Rounds, listed: dict[str, dict[str, Any]]) -> None:
     """On the terminal."""
     for group in found.samples:
-        for figure in (*(f"{name}_us" for name in PERCENTILES), COST):
+        units = {f"{name}_us": f"us, {name}" for name in PERCENTILES} | {COST: "us of engine CPU a packet"}
+        for figure, unit in units.items():
             if series := found.series(group, figure):
-                print(f"-- {group}, {figure.removesuffix('_us')}")
-                record.table(series, "us", LOOP)
+                print(f"-- {group}")
+                record.table(series, unit, LOOP)
     for name, each in listed.items():
         median = round(each["median"], 3)
         if "target" in each:
