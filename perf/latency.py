@@ -192,11 +192,11 @@ def compared(found: rounds.Rounds) -> dict[str, dict[str, Any]]:
 
 def show(found: rounds.Rounds, listed: dict[str, dict[str, Any]]) -> None:
     """On the terminal."""
+    units = {f"{name}_us": f"us, {name}" for name in PERCENTILES} | {COST: "us of engine CPU a packet"}
     for group in found.samples:
-        units = {f"{name}_us": f"us, {name}" for name in PERCENTILES} | {COST: "us of engine CPU a packet"}
+        print(f"-- {group}")
         for figure, unit in units.items():
             if series := found.series(group, figure):
-                print(f"-- {group}")
                 record.table(series, unit, LOOP)
     for name, each in listed.items():
         median = round(each["median"], 3)
