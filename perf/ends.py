@@ -25,6 +25,7 @@ from typing import Any
 from layer45.chain_properties import HEADER_BYTES
 from layer45.module_build import build_module
 from perf import lab
+from perf.processors import Placement
 from tests.netns.topology import Host, Hosts
 
 WHOLE = 0.99  # of the bytes; what is lost at the end of a run, when its sockets are closed, is far less
@@ -147,6 +148,12 @@ def site_modules() -> "tempfile.TemporaryDirectory[str]":
     shutil.copytree(Path(__file__).with_name(OWN_MODULE), folder)
     build_module(folder)
     return directory
+
+
+def place(ends: Ends, placement: Placement) -> None:
+    """Moves the engines to where their hosts are."""
+    for end in ends:
+        placement.place(end.host, end.pid)
 
 
 def cpu_ns(ends: Ends) -> int:

@@ -1,15 +1,15 @@
 """What does an unmodified iperf3 reach through a queue at both ends, and what CPU does a gigabyte cost?
 
     python -m perf.iperf3 [--rounds 5] [--seconds 3] [--streams 1 8] [--directions forward reverse]
-                          [--congestion bbr cubic] [--udp-rate 100M] [--only CASE…]
+                          [--congestion bbr cubic] [--udp-rate 100M] [--placement apart] [--only CASE…]
 
-Needs root. The client is at host a, the server at b, an engine at each, and all share the processors. TCP
-goes as fast as it can, UDP at a rate, in datagrams that fit the MTU with a tag: what counts there is the loss
-and the CPU. Under the GSO flag TCP's super-packets of up to 64 KiB go through a queue whole; without it the
-kernel cuts them into segments first. NetfilterQueue cannot ask for the flag, so its callback is without. ("No
-GSO flag" is forced by a policy for TCP and UDP together, or by a module in the chain that takes no
-super-packets.) The C loop copies headers, as an empty chain does, or whole packets, as chains must that
-change them.
+Needs root. The client is at host a, the server at b, an engine at each, and all share the processors, or, if
+they are placed apart, those of a host have one of their own (processors.py). TCP goes as fast as it can, UDP
+at a rate, in datagrams that fit the MTU with a tag: what counts there is the loss and the CPU. Under the GSO
+flag TCP's super-packets of up to 64 KiB go through a queue whole; without it the kernel cuts them into
+segments first. NetfilterQueue cannot ask for the flag, so its callback is without. ("No GSO flag" is forced
+by a policy for TCP and UDP together, or by a module in the chain that takes no super-packets.) The C loop
+copies headers, as an empty chain does, or whole packets, as chains must that change them.
 
 A share is taken within a round. A sample counts only if no checksum was wrong, and if the bytes that came to
 the server's program went through the queues of both ends, by their rules, by the kernel, and by our engine's
@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from layer45.chain_properties import WHOLE_PACKET_BYTES
-from perf import ends, lab, record, rounds
+from perf import ends, lab, processors, record, rounds
+from perf.processors import ANYWHERE, Placement
 from tests.netns.topology import Host, Hosts, two_hosts
 
 PORT = 5201
@@ -113,9 +114,9 @@ class Load:
 
 
 @contextlib.contextmanager
-def server(host: Host) -> Iterator[None]:
+def server(host: Host, placement: Placement = ANYWHERE) -> Iterator[None]:
     """iperf3 -s for one test."""
-    words = ["iperf3", "-s", "-1", "-p", str(PORT)]
+    words = placement.command(host, ["iperf3", "-s", "-1", "-p", str(PORT)])
     process = host.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 5
@@ -127,10 +128,10 @@ def server(host: Host) -> Iterator[None]:
         process.wait()
 
 
-def client(hosts: Hosts, load: Load, seconds: int) -> dict[str, Any]:
+def client(hosts: Hosts, load: Load, seconds: int, placement: Placement = ANYWHERE) -> dict[str, Any]:
     """What iperf3 reports of a run."""
     words = ["iperf3", "-c", hosts.b.ipv4, "-p", str(PORT), "-t", str(seconds), "-J", *load.words()]
-    done = hosts.a.run(words, check=False, timeout=seconds + 30)
+    done = hosts.a.run(placement.command(hosts.a, words), check=False, timeout=seconds + 30)
     try:
         report = dict(json.loads(done.stdout))
     except ValueError:
@@ -152,12 +153,15 @@ def arrived(end: dict[str, Any], load: Load) -> tuple[float, rounds.Sample]:
     return total["bytes"], {RATE: total["bits_per_second"] / 1e9, "retransmits": retransmits}
 
 
-def sample(hosts: Hosts, load: Load, case: Case, seconds: int) -> rounds.Sample:
+def sample(
+    hosts: Hosts, load: Load, case: Case, seconds: int, placement: Placement = ANYWHERE
+) -> rounds.Sample:
     """One iperf3 run."""
     wrong = [host.checksum_errors() for host in hosts]
-    with case.engine(hosts, ends.Traffic((load.protocol,), (PORT,))) as both, server(hosts.b):
+    with case.engine(hosts, ends.Traffic((load.protocol,), (PORT,))) as both, server(hosts.b, placement):
+        ends.place(both, placement)
         spent = ends.cpu_ns(both)
-        end = client(hosts, load, seconds)
+        end = client(hosts, load, seconds, placement)
         spent = ends.cpu_ns(both) - spent
         received, figures = arrived(end, load)
         dropped = ends.check(both, 1 if case.bypasses else received, case.changes)
@@ -168,17 +172,17 @@ def sample(hosts: Hosts, load: Load, case: Case, seconds: int) -> rounds.Sample:
     return figures
 
 
-def measure(loads: list[Load], only: list[str], count: int, seconds: int) -> rounds.Rounds:
+def measure(options: argparse.Namespace, placement: Placement) -> rounds.Rounds:
     """So many rounds, grouped by load."""
-    by_name = {load.name: load for load in loads}
-    groups = {name: chosen(load, only) for name, load in by_name.items() if chosen(load, only)}
+    by_name = {load.name: load for load in loads(options) if chosen(load, options.only)}
+    groups = {name: chosen(load, options.only) for name, load in by_name.items()}
     with two_hosts() as hosts:
 
         def one(group: str, case: str) -> rounds.Sample:
             load = by_name[group]
-            return sample(hosts, load, CASES[load.protocol][case], seconds)
+            return sample(hosts, load, CASES[load.protocol][case], options.seconds, placement)
 
-        return rounds.measure(groups, count, one)
+        return rounds.measure(groups, options.rounds, one)
 
 
 def chosen(load: Load, only: list[str]) -> list[str]:
@@ -230,11 +234,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--directions", nargs="+", choices=both, default=both, help="reverse: b sends")
     parser.add_argument("--congestion", nargs="+", default=[usual], help="default: the host's")
     parser.add_argument("--udp-rate", default="100M", help="as iperf3's -b; 0: no UDP")
+    processors.add_option(parser, "anywhere")
     names = list(dict.fromkeys([*TCP, *UDP]))
     parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="CASE", help="; ".join(names))
     options = parser.parse_args()
     if not shutil.which("iperf3"):
         parser.error("no program iperf3")
+    if not any(chosen(load, options.only) for load in loads(options)):
+        parser.error("nothing to measure: no load has any of these cases")
     return options
 
 
@@ -252,7 +259,8 @@ def loads(options: argparse.Namespace) -> list[Load]:
 def main() -> None:
     """Measure, print and record."""
     options = arguments()
-    found = measure(loads(options), options.only, options.rounds, options.seconds)
+    placement = processors.PLACEMENTS[options.placement]()
+    found = measure(options, placement)
     show(found)
     compared = shares(found)
     for name, share in compared.items():
@@ -261,6 +269,7 @@ def main() -> None:
         "iperf3",
         "iperf3 throughput through an engine at both ends, and the engines' CPU",
         {
+            "options": {**vars(options), "processors": placement.processors},
             "shares": compared,
             "figures": found.summaries(),
             "samples": found.samples,

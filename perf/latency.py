@@ -1,12 +1,13 @@
 """What do queues at both hosts add to a round trip, on an idle path and beside a load?
 
-    python -m perf.latency [--rounds 7] [--round-trips 20000] [--load-rate 20000] [--anywhere]
+    python -m perf.latency [--rounds 7] [--round-trips 20000] [--load-rate 20000]
+                           [--placement anywhere]
                            [--beside idle "load in the policy" "load of others"] [--only CASE…]
 
 Needs root. A datagram of 200 bytes goes from host a to b and back, one at a time; an engine at each host has
 both directions on one queue, so a round trip passes four times. A load is a flow of as many bytes from
 another socket of a, in bursts of BURST, to a socket of b that nobody reads: in the policy, through the same
-two queues, or not. Each host has a processor of its own (processors.py), unless --anywhere.
+two queues, or not. Each host has a processor of its own (processors.py), if it is not said otherwise.
 
 The figure is the median round trip of an empty chain against the bare C loop's, in whole and as what each
 adds to the direct one, within a round. A sample counts only if every datagram was answered, every pass of a
@@ -122,8 +123,7 @@ def sample(hosts: Hosts, engine: ends.Engine, port: int, options: Options) -> ro
     traffic = ends.Traffic(("udp",), (ECHO_PORT, LOAD_PORT))
     wrong = [host.checksum_errors() for host in hosts]
     with echo(hosts.b, options.placement), engine(hosts, traffic) as both, load(hosts, port, options) as came:
-        for end in both:
-            options.placement.place(end.host, end.pid)
+        ends.place(both, options.placement)
         ask(hosts, WARM_ROUND_TRIPS, options.placement)
         spent = ends.cpu_ns(both)
         asked = measured(hosts, came, options)
@@ -224,7 +224,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--round-trips", type=int, default=20_000, help="of a sample")
     parser.add_argument("--load-rate", type=int, default=20_000, help="datagrams a second")
-    parser.add_argument("--anywhere", action="store_true", help="programs run where the scheduler likes")
+    processors.add_option(parser, "apart")
     shown = "; ".join(BESIDE)
     parser.add_argument(
         "--beside", nargs="+", choices=BESIDE, default=list(BESIDE), metavar="LOAD", help=shown
@@ -237,7 +237,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print and record."""
     asked = arguments()
-    placement = processors.ANYWHERE if asked.anywhere else processors.one_for_each_host()
+    placement = processors.PLACEMENTS[asked.placement]()
     options = Options(asked.round_trips, asked.load_rate, placement)
     found = measure(asked.only, asked.beside, asked.rounds, options)
     listed = compared(found)

@@ -4,8 +4,9 @@ Where the scheduler places two programs of a host beside each other in one run a
 trip may take half as long again; held in place, medians of runs differ by a few percent.
 """
 
+import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,3 +41,12 @@ def one_for_each_host() -> Placement:
     """The first two processors that we may use; anywhere, if there is only one."""
     allowed = sorted(os.sched_getaffinity(0))
     return Placement(tuple(allowed[:2])) if len(allowed) > 1 else ANYWHERE
+
+
+PLACEMENTS: dict[str, Callable[[], Placement]] = {"apart": one_for_each_host, "anywhere": lambda: ANYWHERE}
+
+
+def add_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """--placement, a name in PLACEMENTS."""
+    text = f"apart: each host has a processor; anywhere: as the scheduler likes; default {default}"
+    parser.add_argument("--placement", choices=PLACEMENTS, default=default, help=text)

@@ -4,6 +4,7 @@ host a                                             host b
 iperf3, pingpong ask -> queue, engine ---- queue, engine -> iperf3 -s, pingpong echo
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ FEW = latency.Options(200, 2000, processors.one_for_each_host())
 SUPER_PACKET_BYTES = 1500  # longer ones were not cut
 
 
-def beside(hosts: Hosts, _: Traffic):
+def beside(hosts: Hosts, _: Traffic) -> AbstractContextManager[ends.Ends]:
     """The C loop, behind rules for another port than the traffic's."""
     return ends.c_loop()(hosts, Traffic(("tcp", "udp"), (9,)))
 
