@@ -246,8 +246,11 @@ def cgroup_root(name: str) -> str:
     return f"layer45-perf-{os.getpid()}-{name}"
 
 
-def write_config(directory: Path, chain: str, match: str, **settings: int) -> Path:
-    """A configuration with one policy; chain and match are in TOML. settings: further ones of the daemon."""
+def write_config(directory: Path, chain: str, match: str, path: str = "queue", /, **settings: int) -> Path:
+    """A configuration with one policy; chain and match are in TOML. settings: further ones of the daemon.
+
+    path: the policy's; "auto" lets packets take a shorter way than the queue, where one does the same.
+    """
     (directory / "policies").mkdir(parents=True)
     (directory / "layer45.toml").write_text(
         f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\n'
@@ -255,7 +258,7 @@ def write_config(directory: Path, chain: str, match: str, **settings: int) -> Pa
         + "".join(f"{key} = {value}\n" for key, value in settings.items())
     )
     (directory / "policies" / "bench.toml").write_text(
-        f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\npath = "queue"\n'
+        f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\npath = "{path}"\n'
     )
     return directory
 

@@ -45,8 +45,8 @@ CASES: dict[str, ends.Engine] = {
     LOOP: ends.c_loop(),
     "Python callback": ends.python_callback(),
     EMPTY: ends.ours("[]"),
-    f"{EMPTY}, busy_poll_us = 50": ends.ours("[]", "busy_poll_us = 50\n"),
-    f"{EMPTY}, coalesce_us = 300": ends.ours("[]", "coalesce_us = 300\n"),
+    f"{EMPTY}, busy_poll_us = 50": ends.ours("[]", busy_poll_us=50),
+    f"{EMPTY}, coalesce_us = 300": ends.ours("[]", coalesce_us=300),
     "tag": ends.ours('[{ module = "tag", id = "host-7" }]'),
 }
 BESIDE = {"idle": 0, "load in the policy": LOAD_PORT, "load of others": OTHERS_PORT}

@@ -26,7 +26,7 @@ def beside(hosts: Hosts, _: Traffic) -> AbstractContextManager[ends.Ends]:
     return ends.c_loop()(hosts, Traffic(("tcp", "udp"), (9,)))
 
 
-@pytest.mark.parametrize("case", ["C loop", "look only", "stream_tag"])
+@pytest.mark.parametrize("case", ["C loop", "look only", "look first", "stream_tag"])
 def test_an_unmodified_iperf3_goes_through_both_queues(hosts: Hosts, case: str) -> None:
     found = iperf3.sample(hosts, USUAL, iperf3.TCP[case], 1)
     assert found["gbit_per_s"] > 0
@@ -36,6 +36,16 @@ def test_an_unmodified_iperf3_goes_through_both_queues(hosts: Hosts, case: str) 
 def test_traffic_beside_the_queues_gives_no_figure(hosts: Hosts) -> None:
     with pytest.raises(lab.BenchmarkError, match="bytes came, 0 of them by a queue"):
         iperf3.sample(hosts, USUAL, Case(beside), 1)
+
+
+def test_flows_that_stay_are_not_taken_for_such_as_leave(hosts: Hosts) -> None:
+    with pytest.raises(lab.BenchmarkError, match=r"bytes came, [1-9][0-9]+ of them by a queue"):
+        iperf3.sample(hosts, USUAL, Case(ends.ours(iperf3.LOOK), leaves=True), 1)
+
+
+def test_flows_that_leave_are_not_taken_for_such_as_stay(hosts: Hosts) -> None:
+    with pytest.raises(lab.BenchmarkError, match=r"bytes came, [1-9][0-9]+ of them by a queue"):
+        iperf3.sample(hosts, USUAL, Case(ends.ours(iperf3.FIRST)), 1)
 
 
 def test_a_chain_that_does_nothing_is_not_taken_for_one_that_changes_packets(hosts: Hosts) -> None:
