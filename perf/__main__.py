@@ -17,7 +17,9 @@ QUICK = {
     "iperf3": shlex.split(
         '--rounds 1 --seconds 1 --streams 1 --directions forward --only direct "C loop" "look only" scramble'
     ),
-    "latency": ["--rounds", "1", "--round-trips", "5000"],
+    "latency": shlex.split(
+        '--rounds 2 --round-trips 3000 --beside idle "load of others" --only direct "C loop" "empty chain"'
+    ),
     "loader": ["--rounds", "2", "--policies", "10", "100", "--queries", "30"],
     "packet_rate": ["--rounds", "2", "--seconds", "0.5", "--rates", "20000", "0"],
     "packets": ["--rounds", "2", "--packets", "20000", "--sizes", "64"],
