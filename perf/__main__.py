@@ -5,22 +5,27 @@ Without a name: all of them. For a benchmark's own options: `python -m perf.NAME
 
 import argparse
 import runpy
+import shlex
 import sys
 
 QUICK = {
     "fec": ["--rounds", "3", "--milliseconds", "5"],
     "fec_live": ["--rounds", "2", "--seconds", "1"],
     "flows": ["--rounds", "1", "--flows", "1", "1000000", "--replayed", "300000", "--packets", "10000"],
-    "gso": ["--rounds", "2", "--seconds", "2"],
     "handover": ["--rounds", "3", "--seconds", "3"],
     "instances": ["--rounds", "2", "--packets", "20000", "--counts", "1", "8", "16", "--replayed", "1000000"],
+    "iperf3": shlex.split(
+        '--rounds 1 --seconds 1 --streams 1 --directions forward --only direct "C loop" "look only" scramble'
+    ),
+    "latency": shlex.split(
+        '--rounds 2 --round-trips 3000 --beside idle "load of others" --only direct "C loop" "empty chain"'
+    ),
     "loader": ["--rounds", "2", "--policies", "10", "100", "--queries", "30"],
     "packet_rate": ["--rounds", "2", "--seconds", "0.5", "--rates", "20000", "0"],
     "packets": ["--rounds", "2", "--packets", "20000", "--sizes", "64"],
     "policies": ["--rounds", "2", "--packets", "40000", "--policies", "1", "100"],
     "replay": ["--rounds", "2", "--packets", "500000"],
     "syscall_filter": ["--rounds", "3", "--packets", "20000"],
-    "throughput": ["--rounds", "2", "--seconds", "2"],
     "unmatched": ["--rounds", "3", "--seconds", "1"],
     "workers": ["--rounds", "1", "--packets", "40000"],
 }

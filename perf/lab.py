@@ -218,12 +218,13 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 @contextlib.contextmanager
-def yardstick(host: Host, argv: list[str], rules: str) -> Iterator[subprocess.Popen[Any]]:
+def yardstick(host: Host, argv: list[str], rules: str, name: str = "etc") -> Iterator[subprocess.Popen[Any]]:
     """A program other than ours on FIRST_QUEUE, behind given rules in iptables-restore's language.
 
-    The little it says at its end is in its stdout, which stays open.
+    name: of the configuration directory that the rules were made of. The little that the program says at its
+    end is in its stdout, which stays open.
     """
-    cgroups = Cgroups(cgroup_root("etc"))
+    cgroups = Cgroups(cgroup_root(name))
     cgroups.prepare(POLICY)  # a rule names it
     host.run(["iptables-restore", "--noflush"], input=rules)
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
@@ -245,8 +246,11 @@ def cgroup_root(name: str) -> str:
     return f"layer45-perf-{os.getpid()}-{name}"
 
 
-def write_config(directory: Path, chain: str, match: str, **settings: int) -> Path:
-    """A configuration with one policy; chain and match are in TOML. settings: further ones of the daemon."""
+def write_config(directory: Path, chain: str, match: str, path: str = "queue", /, **settings: int) -> Path:
+    """A configuration with one policy; chain and match are in TOML. settings: further ones of the daemon.
+
+    path: the policy's; "auto" lets packets take a shorter way than the queue, where one does the same.
+    """
     (directory / "policies").mkdir(parents=True)
     (directory / "layer45.toml").write_text(
         f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\n'
@@ -254,7 +258,7 @@ def write_config(directory: Path, chain: str, match: str, **settings: int) -> Pa
         + "".join(f"{key} = {value}\n" for key, value in settings.items())
     )
     (directory / "policies" / "bench.toml").write_text(
-        f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\npath = "queue"\n'
+        f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\npath = "{path}"\n'
     )
     return directory
 

@@ -1,10 +1,11 @@
-/* The bare C loop: what a queue costs when nothing is done with its packets. The yardstick of packets.py.
+/* The bare C loop: what a queue costs when nothing is done with its packets. The yardstick of the other engines.
  *
- * Usage: reference_loop QUEUE COPY_BYTES
+ * Usage: reference_loop QUEUE COPY_BYTES [gso]
  *
  * It receives up to 32 packets with one recvmmsg and accepts them with one sendmsg that carries all the verdicts, on a
- * socket that never reports an overrun and has forced buffers. It reads of a packet only its id. On SIGTERM it prints
- * one JSON object (packets, batches, cpu_ns of this thread) and ends.
+ * socket that never reports an overrun and has forced buffers. It reads of a packet only its id. With gso, TCP's
+ * super-packets come whole; else the kernel cuts them before the queue. On SIGTERM it prints one JSON object (packets,
+ * batches, cpu_ns of this thread) and ends.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,7 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BATCH = 32, METADATA_BYTES = 1024, QUEUE_PACKETS = 4096, SOCKET_BYTES = 8 << 20 };
+enum { BATCH = 32, METADATA_BYTES = 1024, QUEUE_PACKETS = 4096, SOCKET_BYTES = 16 << 20 };
 
 typedef struct {
     struct nlmsghdr message;
@@ -30,6 +31,8 @@ typedef struct {
     struct nlattr attribute;
     struct nfqnl_msg_verdict_hdr verdict;
 } verdict_message;
+
+typedef struct { struct nlattr head; uint32_t value_be; } number;
 
 static volatile sig_atomic_t stopping;
 
@@ -43,21 +46,18 @@ static void die(const char *what) {
     exit(1);
 }
 
-static void configure(int handle, uint16_t queue, uint16_t kind, const void *value, uint16_t value_bytes) {
+static void configure(int handle, uint16_t queue, const void *attributes, size_t bytes) {
     struct {
         struct nlmsghdr message;
         struct nfgenmsg family;
-        struct nlattr attribute;
-        uint8_t value[16];
+        uint8_t attributes[32];
     } request = {0};
     struct { struct nlmsghdr message; struct nlmsgerr error; } answer;
-    request.message.nlmsg_len = NLMSG_LENGTH(sizeof(struct nfgenmsg)) + NLA_ALIGN(NLA_HDRLEN + value_bytes);
+    request.message.nlmsg_len = NLMSG_LENGTH(sizeof(struct nfgenmsg)) + NLA_ALIGN(bytes);
     request.message.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG;
     request.message.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
     request.family.res_id = htons(queue);
-    request.attribute.nla_type = kind;
-    request.attribute.nla_len = NLA_HDRLEN + value_bytes;
-    memcpy(request.value, value, value_bytes);
+    memcpy(request.attributes, attributes, bytes);
     if (send(handle, &request, request.message.nlmsg_len, 0) < 0) die("send");
     if (recv(handle, &answer, sizeof answer, 0) < (ssize_t)sizeof answer.message + 4) die("recv");
     if (answer.error.error) {
@@ -66,17 +66,22 @@ static void configure(int handle, uint16_t queue, uint16_t kind, const void *val
     }
 }
 
-static int open_queue(uint16_t queue, uint32_t copy_bytes) {
-    struct nfqnl_msg_config_cmd command = {NFQNL_CFG_CMD_BIND, 0, 0};
-    struct nfqnl_msg_config_params copy = {htonl(copy_bytes), NFQNL_COPY_PACKET};
-    uint32_t length = htonl(QUEUE_PACKETS);
+static int open_queue(uint16_t queue, uint32_t copy_bytes, int gso) {
+    struct { struct nlattr head; struct nfqnl_msg_config_cmd command; } bind = {
+        {NLA_HDRLEN + sizeof bind.command, NFQA_CFG_CMD}, {NFQNL_CFG_CMD_BIND, 0, 0}};
+    struct { struct nlattr head; struct nfqnl_msg_config_params copy; } params = {
+        {NLA_HDRLEN + sizeof params.copy, NFQA_CFG_PARAMS}, {htonl(copy_bytes), NFQNL_COPY_PACKET}};
+    number length = {{sizeof length, NFQA_CFG_QUEUE_MAXLEN}, htonl(QUEUE_PACKETS)};
+    number flags[2] = {{{sizeof *flags, NFQA_CFG_FLAGS}, htonl(gso ? NFQA_CFG_F_GSO : 0)},
+                       {{sizeof *flags, NFQA_CFG_MASK}, htonl(NFQA_CFG_F_GSO)}};
     int one = 1, bytes = SOCKET_BYTES;
     struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     int handle = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
     if (handle < 0 || connect(handle, (struct sockaddr *)&kernel, sizeof kernel)) die("netlink");
-    configure(handle, queue, NFQA_CFG_CMD, &command, sizeof command);
-    configure(handle, queue, NFQA_CFG_PARAMS, &copy, sizeof copy);
-    configure(handle, queue, NFQA_CFG_QUEUE_MAXLEN, &length, sizeof length);
+    configure(handle, queue, &bind, bind.head.nla_len);
+    configure(handle, queue, &flags, sizeof flags);
+    configure(handle, queue, &params, params.head.nla_len);
+    configure(handle, queue, &length, sizeof length);
     if (setsockopt(handle, SOL_NETLINK, NETLINK_NO_ENOBUFS, &one, sizeof one)
         || setsockopt(handle, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes)
         || setsockopt(handle, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes)) die("setsockopt");
@@ -101,7 +106,8 @@ static void fill(verdict_message *answer, uint16_t queue) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return fprintf(stderr, "usage: reference_loop QUEUE COPY_BYTES\n"), 2;
+    int gso = argc == 4 && !strcmp(argv[3], "gso");
+    if (argc != 3 + gso) return fprintf(stderr, "usage: reference_loop QUEUE COPY_BYTES [gso]\n"), 2;
     uint16_t queue = (uint16_t)atoi(argv[1]);
     uint32_t copy_bytes = (uint32_t)atoi(argv[2]);
     size_t slot = copy_bytes + METADATA_BYTES;
@@ -114,7 +120,7 @@ int main(int argc, char **argv) {
     struct rusage usage;
 
     sigaction(SIGTERM, &action, NULL);
-    int handle = open_queue(queue, copy_bytes);
+    int handle = open_queue(queue, copy_bytes, gso);
     for (int at = 0; at < BATCH; at++) {
         parts[at] = (struct iovec){buffers + at * slot, slot};
         received[at].msg_hdr = (struct msghdr){.msg_iov = &parts[at], .msg_iovlen = 1};
