@@ -173,7 +173,7 @@ def bench(
 ) -> None:
     """Run the benchmarks of a checkout.
 
-    They write their figures and plots to perf/results. Needs root. With --json those figures are printed, too.
+    They write their figures and plots to perf/results, and with --json print the figures. Needs root.
     """
     import subprocess
     import sys
