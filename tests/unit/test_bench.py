@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ def test_every_benchmark_is_one_of_all() -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_every_benchmark_asks_a_question(name: str) -> None:
     assert question(name)[-1] in "?."
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_every_benchmark_leaves_figures_and_a_picture(name: str) -> None:
+    text = (ROOT / "perf" / f"{name}.py").read_text()
+    assert re.search(rf'record\.write\(\s*"{name}"', text)
+    assert re.search(rf'record\.plot\w*\(\s*"{name}"', text)
 
 
 def test_the_list_is_one_document() -> None:
