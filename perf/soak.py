@@ -225,7 +225,8 @@ def show(found: Outcome) -> None:
         )
     for name, each in found.deliveries.items():
         print(f"{name}: {each.sent} sent, {each.due} due, {each.arrived} arrived")
-    print(", ".join(f"{count} {name}" for name, count in found.changes.items()))
+    done = ", ".join(f"{count} {name}" for name, count in found.changes.items())
+    print(f"{done}; {found.unread} datagrams left unread by their receivers")
     for line in found.violations:
         print(f"perf: soak: {line}", file=sys.stderr)
     verdict = f"{len(found.violations)} violations" if found.violations else "held"
