@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-LEAST_CHANGE = 0.03
+LEAST_CHANGE = 0.05
 NOISY = 0.15
 FEWEST_ROUNDS = 3
 

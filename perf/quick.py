@@ -31,6 +31,7 @@ from perf.quick_figures import FIGURES, Sample, everything
 
 LEAST_ROUNDS = 3
 OVERHEAD_S = 40.0  # to start and to end all, on a slow machine; also one round
+BUSY = 1.0  # load average
 Ratios = dict[str, list[float]]
 
 
@@ -129,7 +130,7 @@ def tell(wrong: list[str]) -> None:
 
 def guard(seconds: float, strict: bool, as_json: bool) -> int:
     """Measure, compare, print. The exit status."""
-    before = stored()
+    before, busy = stored(), os.getloadavg()[0]
     ratios, wrong = measured(seconds)
     tell(wrong)
     more = {figure.name: figure.more_is_better for figure in FIGURES}
@@ -139,6 +140,8 @@ def guard(seconds: float, strict: bool, as_json: bool) -> int:
     else:
         print("\n".join(comparison.table(lines)))
         print(elsewhere(before))
+        if busy > BUSY:
+            print(f"the machine was busy: load average {busy:.1f} at the start")
         print(f"perf: quick: {comparison.summary(lines)}")
     return 1 if strict and any(line.verdict == "not measured" for line in lines) else 0
 

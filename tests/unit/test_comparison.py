@@ -21,7 +21,7 @@ def compared(now: list[float], stored: list[float], more_is_better: bool = False
     ("factor", "more_is_better", "verdict"),
     [
         (1.00, False, "same"),
-        (1.02, False, "same"),  # less than counts
+        (1.04, False, "same"),  # less than counts
         (1.10, False, "worse"),
         (0.90, False, "better"),
         (1.10, True, "better"),
