@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from layer45.fastpath.symbol_block import use_isal
 from layer45.replay import replay
-from perf import captures, ends, fec, iperf3, lab, latency, packets
+from perf import captures, ends, fec, iperf3, lab, latency, packets, tcp_capture
 from perf.serving import DROP, MATCH, SCRAMBLE, TAG, Served
 from tests.netns.topology import Hosts, two_hosts
 
 LOAD = lab.Load(packets=20_000, rate=40_000)
 ROUND_TRIPS, STREAM_S = 2000, 1
 REPLAYED, SHORT = 200_000, 20_000  # packets
+SEGMENTS, SHORT_SEGMENTS, SEGMENT_BYTES = 40_000, 4_000, 200  # of TCP
 FEW_FLOWS, MANY_FLOWS = 64, 100_000
 INSTANCES = 16
 CODE, SYMBOL_BYTES, CODEC_MS = (20, 4), 1200, 20.0
@@ -70,6 +71,10 @@ FIGURES = (
     Figure("replay, drop / empty chain", "replay, drop", "replay, empty"),
     Figure("replay, duplicate / empty chain", "replay, duplicate", "replay, empty"),
     Figure("replay, fec / empty chain", "replay, fec", "replay, empty"),
+    Figure("replay, impair / empty chain", "replay, impair", "replay, empty"),
+    Figure("replay, TCP stream_tag / empty chain", "replay, TCP stream_tag", "replay, empty"),
+    Figure("replay, TCP option_tag / empty chain", "replay, TCP option_tag", "replay, empty"),
+    Figure("replay, TCP scramble / empty chain", "replay, TCP scramble", "replay, empty"),
     Figure(
         "a further instance / a packet of an empty chain",
         f"replay, {INSTANCES} times drop", "replay, empty", less="replay, empty", parts=INSTANCES,
@@ -150,30 +155,59 @@ def _stream(hosts: Hosts, load: iperf3.Load) -> float:
     return float(received["bits_per_second"]) / 1e9
 
 
+UDP_CHAINS = {
+    "empty": "[]",
+    "tag": f"[{TAG}]",
+    "scramble": f"[{SCRAMBLE}]",
+    "drop": f"[{DROP}]",
+    "duplicate": '[{ module = "duplicate" }]',
+    "fec": '[{ module = "fec" }]',
+    "impair": '[{ module = "impair" }]',
+    f"{INSTANCES} times drop": f"[{', '.join([DROP] * INSTANCES)}]",
+}
+TCP_CHAINS = {
+    "TCP stream_tag": '[{ module = "stream_tag" }]',
+    "TCP option_tag": '[{ module = "option_tag", id = "host-7", on = "all" }]',
+    "TCP scramble": f"[{SCRAMBLE}]",
+}
+
+
 def replays(folder: Path) -> dict[str, Sample]:
-    """Nanoseconds of CPU for a 64-byte packet."""
-    chains = {
-        "empty": "[]",
-        "tag": f"[{TAG}]",
-        "scramble": f"[{SCRAMBLE}]",
-        "drop": f"[{DROP}]",
-        "duplicate": '[{ module = "duplicate" }]',
-        "fec": '[{ module = "fec" }]',
-        f"{INSTANCES} times drop": f"[{', '.join([DROP] * INSTANCES)}]",
-    }
+    """Nanoseconds of CPU for a packet: of 64 bytes, or of TCP."""
     few = _captures(folder / "few", captures.in_turn(FEW_FLOWS, REPLAYED), SHORT)
-    found: dict[str, Sample] = {}
-    for number, (name, chain) in enumerate(chains.items()):
-        config = lab.write_config(folder / f"chain{number}", chain, MATCH)
-        found[f"replay, {name}"] = partial(_per_packet, config, few)
+    part = numpy.frombuffer(few[1].read_bytes()[24 : 24 + COPIED_BYTES], numpy.uint16)
+    return {
+        "copy and sum": partial(_copied, part),
+        **dict(_through(folder, UDP_CHAINS, MATCH, few)),
+        **dict(_through(folder, TCP_CHAINS, MATCH.replace("udp", "tcp"), _connection(folder))),
+        **dict(_flows(folder)),
+    }
+
+
+def _through(
+    folder: Path, chains: Mapping[str, str], match: str, sources: tuple[Path, Path]
+) -> Iterator[tuple[str, Sample]]:
+    for name, chain in chains.items():
+        config = lab.write_config(folder / name.replace(" ", "-"), chain, match)
+        yield f"replay, {name}", partial(_per_packet, config, sources)
+
+
+def _flows(folder: Path) -> Iterator[tuple[str, Sample]]:
+    """All are open before those packets that count."""
     roomy = lab.write_config(folder / "flows", "[]", MATCH)
     with (roomy / "layer45.toml").open("a") as file:
         file.write(f"max_flows = {2 * MANY_FLOWS}\n")
     for name, flows in (("many flows", MANY_FLOWS), ("one flow", 1)):
         order = numpy.concatenate((captures.in_turn(flows, MANY_FLOWS), captures.at_random(flows, REPLAYED)))
-        found[f"replay, {name}"] = partial(_per_packet, roomy, _captures(folder / name, order, MANY_FLOWS))
-    part = numpy.frombuffer(few[1].read_bytes()[24 : 24 + COPIED_BYTES], numpy.uint16)
-    found["copy and sum"] = partial(_copied, part)
+        sources = _captures(folder / name, order, MANY_FLOWS)
+        yield f"replay, {name}", partial(_per_packet, roomy, sources)
+
+
+def _connection(folder: Path) -> tuple[Path, Path]:
+    """The first segments of a TCP connection, and all."""
+    found = folder / "tcp-short.pcap", folder / "tcp-long.pcap"
+    for path, segments in zip(found, (SHORT_SEGMENTS, SEGMENTS), strict=True):
+        tcp_capture.write(path, segments, SEGMENT_BYTES)
     return found
 
 

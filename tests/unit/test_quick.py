@@ -35,7 +35,7 @@ def test_replays_and_the_codec_are_measured(tmp_path: Path) -> None:
     assert set(first) == set(values)
     assert min(values.values()) > 0
     known = [figure for figure in FIGURES if figure.needs <= set(values)]
-    assert len(known) == 9
+    assert len(known) == 13
     assert min(figure.of(values) for figure in known) > 0
 
 
