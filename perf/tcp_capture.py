@@ -1,4 +1,4 @@
-"""A capture of one TCP connection from host a to host b's lab.PORT: handshake, then segments and their ACKs."""
+"""A capture of one TCP connection, from host a to lab.PORT of host b: handshake, segments and their ACKs."""
 
 import struct
 from collections.abc import Iterator
