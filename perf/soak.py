@@ -1,6 +1,6 @@
 """Does a daemon stay as it is: while traffic of every kind passes, and it is reloaded, told and replaced?
 
-    python -m perf.soak [--seconds 60 | --hours N] [--change-every 4] [--restart-every 20]
+    python -m perf.soak [--seconds 60 | --hours N] [--change-every 4] [--restart-every 20] [--workers 1]
 
 Needs root and iperf3. A daemon at both ends, six policies (soak_load.py): tag with scramble, fec, scrambled
 TCP, tags in TCP streams, one that drops, one that only looks. Meanwhile both are reloaded with other
@@ -136,15 +136,15 @@ def unread(host: Host) -> int:
     return int(values[names.index("RcvbufErrors")])
 
 
-def run(seconds: float, change_every_s: float, restart_every_s: float) -> Outcome:
+def run(seconds: float, change_every_s: float, restart_every_s: float, workers: int = 1) -> Outcome:
     """The whole of it. Raises AssertionError when a daemon does not start, or does not end well."""
-    services = list(SERVICES.values())
+    services, settings = list(SERVICES.values()), f"{SETTINGS}workers = {workers}\n"
     with two_hosts() as hosts:
         for host in hosts:
             host.run(["sysctl", "-q", *(f"-w net.netfilter.{key}={s}" for key, s in CONNTRACK_S.items())])
         with (
-            running(hosts.a, client_side(services), SETTINGS) as a,
-            running(hosts.b, server_side(services), SETTINGS) as b,
+            running(hosts.a, client_side(services), settings) as a,
+            running(hosts.b, server_side(services), settings) as b,
             loads(hosts) as traffic,
         ):
             return soak(hosts, a, b, traffic, (seconds, change_every_s, restart_every_s))
@@ -241,6 +241,7 @@ def arguments() -> argparse.Namespace:
     length.add_argument("--hours", type=float)
     parser.add_argument("--change-every", type=float, default=4, metavar="SECONDS")
     parser.add_argument("--restart-every", type=float, default=20, metavar="SECONDS")
+    parser.add_argument("--workers", type=int, default=1, help="of each queue group")
     options = parser.parse_args()
     if options.hours is not None:
         options.seconds = options.hours * 3600
@@ -254,7 +255,7 @@ def main() -> int:
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing stays behind
     try:
-        found = run(options.seconds, options.change_every, options.restart_every)
+        found = run(options.seconds, options.change_every, options.restart_every, options.workers)
     except (AssertionError, Layer45Error, lab.BenchmarkError) as error:
         print(f"perf: soak: {error}", file=sys.stderr)
         return 1
