@@ -55,7 +55,7 @@ def test_an_unknown_benchmark_is_wrong_use() -> None:
 
 
 def test_wrong_options_of_a_benchmark_are_told() -> None:
-    assert not run("soak", ["--seconds", "-1"])
+    assert not run("streams", ["--rounds", "many"])
 
 
 def test_results_of_before_are_not_those_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
