@@ -1,4 +1,4 @@
-# Layer 4.5. As root: `make build`, `make demo`, `make test`, `make bench`, `make lint`. Nothing but git and make is needed.
+# Layer 4.5. As root: `make build`, `make demo`, `make test`, `make bench`, `make bench-quick`, `make lint`. Nothing but git and make is needed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +16,7 @@ UNPRIVILEGED = $(if $(filter 0,$(shell id -u)),,-m "not root")
 
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: build system demo test lint check bench fuzz clean
+.PHONY: build system demo test lint check bench bench-quick fuzz clean
 
 build: system $(STAMPS)/compiled
 
@@ -71,6 +71,10 @@ demo: build
 
 bench: build
 	@$(PYTHON) -m perf
+
+# Ratios of now beside those of perf/results/quick.json, in under two minutes; nothing fails for what it finds.
+bench-quick: build
+	@$(PYTHON) -m perf.quick
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(STAMPS)/compiled

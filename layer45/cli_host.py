@@ -168,10 +168,12 @@ def replay(
 def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all of them.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a look, not a result.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Only say which there are.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run the benchmarks of a checkout.
 
-    They write their figures and plots to perf/results. Needs root.
+    They write their figures and plots to perf/results, and with --json print the figures. Needs root.
     """
     import subprocess
     import sys
@@ -183,7 +185,8 @@ def bench(
         raise Layer45Error(
             f"{checkout}: no perf/ here; the benchmarks come with a checkout, not with the package"
         )
-    options = ["--quick"] if quick else []
+    chosen = {"--quick": quick, "--list": only_list, "--json": as_json}
+    options = [option for option, wanted in chosen.items() if wanted]
     done = subprocess.run([sys.executable, "-m", "perf", *(names or []), *options], cwd=checkout, check=False)
     raise typer.Exit(done.returncode)
 

@@ -172,6 +172,8 @@ def main() -> None:
             show(way, found)
             body[way] = vars(found)
     record.write("handover", "what a handover costs packets that flow", {"pace": options.pace, "ways": body})
+    late = {way: [found[f"{which}_ms"] for which in ("p50", "p99", "worst")] for way, found in body.items()}
+    record.plot("handover", "Datagrams meanwhile: p50, p99 and worst", "ms from send() to recv()", late)
 
 
 if __name__ == "__main__":

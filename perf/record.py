@@ -1,5 +1,6 @@
 """What a benchmark leaves behind: JSON with every sample, the command and the machine, and a picture."""
 
+import contextlib
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def machine_line() -> str:
+    """The same in one line, for a picture."""
+    known = machine()
+    return f"{known['cpu']}, {known['cores']} cores, Linux {known['kernel']}"
+
+
 def _commit() -> str:
     done = subprocess.run(
         ["git", "-C", RESULTS.parent, "describe", "--always", "--dirty"],
@@ -71,21 +78,46 @@ def write(name: str, question: str, body: Mapping[str, Any]) -> Path:
 
 def plot(name: str, title: str, unit: str, series: Mapping[str, Sequence[float]]) -> None:
     """Draw results/NAME.png: a bar at each median, a dot for each sample. Without matplotlib: nothing."""
+    with picture(name, title, 0.6 * len(series) + 1.4) as axes:
+        if axes is None:
+            return
+        names = list(series)[::-1]
+        axes.barh(names, [statistics.median(series[each]) for each in names], color="#9ab8d4")
+        for place, each in enumerate(names):
+            axes.plot(series[each], [place] * len(series[each]), "k.", markersize=4)
+        axes.set_xlabel(unit)
+
+
+def plot_over_time(
+    name: str, title: str, unit: str, series: Mapping[str, Sequence[tuple[float, float]]]
+) -> None:
+    """Draw results/NAME.png: a line through the (seconds, value) of each. Without matplotlib: nothing."""
+    with picture(name, title, 4.0) as axes:
+        if axes is None:
+            return
+        for each, points in series.items():
+            axes.plot(*zip(*points, strict=True), label=each, linewidth=1)
+        axes.set_xlabel("seconds")
+        axes.set_ylabel(unit)
+        axes.set_ylim(bottom=0)
+        axes.legend()
+
+
+@contextlib.contextmanager
+def picture(name: str, title: str, height_inches: float) -> Iterator[Any]:
+    """Axes to draw on; results/NAME.png when the context ends. None without matplotlib."""
     try:
         import matplotlib
     except ImportError:
         print(f"perf: no {name}.png, matplotlib is not installed", file=sys.stderr)
+        yield None
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(series) + 1.4))
-    names = list(series)[::-1]
-    axes.barh(names, [statistics.median(series[each]) for each in names], color="#9ab8d4")
-    for place, each in enumerate(names):
-        axes.plot(series[each], [place] * len(series[each]), "k.", markersize=4)
-    axes.set_xlabel(unit)
-    axes.set_title(title)
+    figure, axes = pyplot.subplots(figsize=(8, height_inches))
+    yield axes
+    axes.set_title(f"{title}\n{machine_line()}", fontsize=10)
     figure.tight_layout()
     figure.savefig(RESULTS / f"{name}.png", dpi=120)
     pyplot.close(figure)

@@ -1,13 +1,13 @@
 /* A paced UDP flow and its receiver, on one clock: no TCP beside it, so that it fits through any tunnel.
  *
  * Usage: udp_load send ADDRESS PORT SOURCE_PORT COUNT PAYLOAD_BYTES RATE
- *        udp_load receive PORT MOST PAYLOAD_BYTES RECORDS
+ *        udp_load receive PORT MOST PAYLOAD_BYTES RECORDS [QUIET_MS]
  *
  * send paces as iperf3 does: a tick each millisecond, and at each as many datagrams, one system call for each, as RATE
  * datagrams a second make due. A datagram begins with its number and with CLOCK_MONOTONIC just before it is sent, 64
  * bits each; bytes that both sides know follow. receive takes up to MOST datagrams, one by one, until none comes for
- * QUIET_MS after the first, and writes number, time of sending and time of receipt of each to the file RECORDS; those
- * that are not as they were sent it only counts. Each prints one JSON object: sent or received, spoiled, cpu_ns.
+ * QUIET_MS (300 if not given) after the first, and writes number, time of sending and time of receipt of each to the file
+ * RECORDS; those that are not as they were sent it only counts. Each prints one JSON object: sent or received, spoiled, cpu_ns.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -110,7 +110,8 @@ static int as_sent(const uint8_t *payload, size_t bytes, const uint8_t *wanted, 
 
 static int receive_flow(char **words) {
     static uint8_t payload[MOST_BYTES], wanted[MOST_BYTES];
-    struct timeval quiet = {0, QUIET_MS * 1000};
+    int quiet_ms = words[4] ? atoi(words[4]) : QUIET_MS;
+    struct timeval quiet = {quiet_ms / 1000, quiet_ms % 1000 * 1000};
     int handle = bound_socket(words[0]);
     uint64_t most = strtoull(words[1], NULL, 10), count = 0, spoiled = 0;
     size_t wanted_bytes = strtoul(words[2], NULL, 10);
@@ -140,6 +141,6 @@ static int receive_flow(char **words) {
 
 int main(int argc, char **argv) {
     if (argc == 8 && !strcmp(argv[1], "send")) return send_flow(argv + 2);
-    if (argc == 6 && !strcmp(argv[1], "receive")) return receive_flow(argv + 2);
+    if ((argc == 6 || argc == 7) && !strcmp(argv[1], "receive")) return receive_flow(argv + 2);
     return fprintf(stderr, "usage: udp_load send|receive …, see its first lines\n"), 2;
 }

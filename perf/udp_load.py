@@ -22,6 +22,7 @@ from tests.netns.topology import Host, Hosts
 
 SOURCE_PORT = 9001  # always the same one, so that a flow that was warmed up stays warm
 END_TIMEOUT_S = 5.0
+QUIET_MS = 300
 Numbers = Any  # a numpy array of 64-bit numbers
 
 
@@ -71,12 +72,12 @@ class Arrivals:
         return len(self.numbers) - len(numpy.unique(self.numbers))
 
 
-def carry(hosts: Hosts, way: Way, flow: Flow, seconds: float) -> Arrivals:
-    """Send the flow for some seconds, and wait until nothing more comes."""
+def carry(hosts: Hosts, way: Way, flow: Flow, seconds: float, quiet_ms: int = QUIET_MS) -> Arrivals:
+    """Send the flow for some seconds, and wait until nothing more has come for quiet_ms."""
     count = round(flow.per_second * seconds)
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records"
-        with _receiver(hosts.b, 2 * count, flow.payload_bytes, records) as receiver:
+        with _receiver(hosts.b, 2 * count, flow.payload_bytes, records, quiet_ms) as receiver:
             before_ns, busy_ns = way.cpu_ns(), lab.busy_ns()
             words = [way.address, way.port, SOURCE_PORT, count, flow.payload_bytes, flow.per_second]
             done = hosts.a.run([_program(), "send", *map(str, words)], check=False, timeout=seconds + 60)
@@ -98,8 +99,10 @@ def _program() -> str:
 
 
 @contextlib.contextmanager
-def _receiver(host: Host, most: int, payload_bytes: int, records: Path) -> Iterator[subprocess.Popen[Any]]:
-    words = [_program(), "receive", *map(str, (lab.PORT, most, payload_bytes, records))]
+def _receiver(
+    host: Host, most: int, payload_bytes: int, records: Path, quiet_ms: int
+) -> Iterator[subprocess.Popen[Any]]:
+    words = [_program(), "receive", *map(str, (lab.PORT, most, payload_bytes, records, quiet_ms))]
     process = host.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_for_port(host, lab.PORT, process)
