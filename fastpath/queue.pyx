@@ -6,7 +6,7 @@ or too long not: one sendmmsg with all injected packets: they leave behind what 
 come fast, a nap, so that the next batch is worth its system calls.
 
 NetfilterQueue binds the queue and owns its descriptor; the loop drains it. Everything here but `wake` and `stop` runs
-in the loop's thread.
+in the loop's thread. The same loop drains an NFLOG group (copies.pyx): no verdicts then, and nothing to inject.
 """
 
 import fcntl
@@ -18,6 +18,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_context, l45_verdict
+from layer45.fastpath.copies cimport copies_look
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.device cimport device_mtu, l45_devices
 from layer45.fastpath.inject cimport (
@@ -42,6 +43,7 @@ from layer45.fastpath.worker cimport (
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
+from layer45.fastpath.copies import Group, room_bytes
 from layer45.fastpath.sockets import (
     BUFFER_BYTES, configure, echo, netlink_socket, raw_socket, raw_socket_or_none, set_up,
 )
@@ -76,6 +78,8 @@ cdef struct l45_loop:
     uint64_t busy_ns        # how long it looks for packets before it sleeps
     int fd
     int stopping            # atomic
+    bint copies
+    uint32_t next_copy      # its number
 
 
 cdef extern from *:
@@ -137,7 +141,10 @@ cdef void _batch(l45_loop *loop, int count) noexcept nogil:
     loop.batch_ns = loop.worker.now_ns
     loop.batch = count
     for at in range(count):
-        _message(loop, at)
+        if loop.copies:
+            copies_look(loop.worker, &loop.slots, at, &loop.marks, &loop.next_copy)
+        else:
+            _message(loop, at)
         if injector_pressed(&loop.injector):
             _flush(loop)
     loop.worker.counters[COUNT_BATCHES] += 1
@@ -291,7 +298,8 @@ cdef class QueueLoop:
     fail_open: packets that find the queue full pass uncustomized. length: packets the kernel keeps.
     class_mask: our class's bits in packet marks. exempt_mark: the mark of injected packets. busy_poll_us: how long
     the loop looks for packets before it sleeps. coalesce_us: how long it lets packets come together, where at least
-    WORTH_A_NAP more may be expected meanwhile, as fast as the last batches came.
+    WORTH_A_NAP more may be expected meanwhile, as fast as the last batches came. copies: it is no queue but an NFLOG
+    group; then gso, fail_open and length say nothing.
     OSError when the queue is in use by another program or the process lacks the privilege.
     """
     cdef l45_loop loop
@@ -306,19 +314,24 @@ cdef class QueueLoop:
 
     def __init__(self, Worker worker, int queue, *, uint32_t copy_bytes, bint gso, bint fail_open, int length,
                  uint32_t class_mask, uint32_t exempt_mark, uint32_t busy_poll_us=0,
-                 uint32_t coalesce_us=0):
+                 uint32_t coalesce_us=0, bint copies=False):
         self.worker = worker
         self.queue = queue
         self.loop.worker = &worker.worker
         self.loop.busy_ns = <uint64_t> busy_poll_us * 1000
         self.loop.coalesce_ns = <uint64_t> coalesce_us * 1000
         marks_start(&self.loop.marks, class_mask)
-        if slots_start(&self.loop.slots, copy_bytes) != 0:
+        self.loop.copies = copies
+        if slots_start(&self.loop.slots, room_bytes(copy_bytes) if copies else copy_bytes) != 0:
             raise MemoryError(f"no memory for queue {queue}")
         worker.worker.conntrack.fd = netlink_socket()
         worker.worker.conntrack.bit = exempt_mark
-        self._start_injector(exempt_mark)
-        self._bind(copy_bytes, gso, fail_open, length)
+        if copies:
+            self.binding = Group(queue, copy_bytes)
+            self.loop.fd = self.binding.get_fd()
+        else:
+            self._start_injector(exempt_mark)
+            self._bind(copy_bytes, gso, fail_open, length)
         worker.worker.sink.self = &self.loop
         worker.worker.sink.finish = _finish
         worker.worker.sink.too_big = _too_big
@@ -357,6 +370,8 @@ cdef class QueueLoop:
 
     def stop(self) -> None:
         """Asks `run` to empty the queue and return; from any thread."""
+        if self.loop.copies:
+            self.binding.finish()
         store_flag(&self.loop.stopping, 1)
         self.wake()
 
