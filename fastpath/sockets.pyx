@@ -1,4 +1,4 @@
-"""The sockets of a worker's loop, set up before packets flow: a queue's or group's netlink one, and raw ones to send on."""
+"""The sockets of a worker's loop, set up before packets flow: a netlink one that they come by, raw ones to send on."""
 
 import errno
 import os
