@@ -145,8 +145,8 @@ def _buffer_bytes(copy_bytes: int) -> int:
 class Group:
     """An NFLOG group, bound: until `unbind`, the kernel puts copies into the socket behind get_fd().
 
-    number: the group's. copy_bytes: of each packet. What other programs let go on without a listener goes to nobody
-    else while we have it. OSError when it is in use, the process lacks the privilege, or the kernel has no NFLOG.
+    number: the group's. copy_bytes: of each packet. OSError when the kernel has no NFLOG; PermissionError when the group
+    is in use, or the process lacks the privilege.
     """
 
     def __init__(self, number: int, copy_bytes: int) -> None:

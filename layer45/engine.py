@@ -107,7 +107,8 @@ def _bind(worker: Worker, plan: QueuePlan, number: int, settings: Settings, mark
             copies=plan.copies,
         )
     except PermissionError as error:
-        raise Layer45Error(f"{plan.kind_name} {number}: no permission; run as root") from error
+        taken = "in use by another program, or " if plan.copies else ""  # the kernel answers both with EPERM
+        raise Layer45Error(f"{plan.kind_name} {number}: {taken}no permission; run as root") from error
     except OSError as error:
         way, mend = ("NFLOG", ', or set path = "queue"') if plan.copies else ("NFQUEUE", "")
         reason = f"in use by another program, or this kernel has no {way}"
