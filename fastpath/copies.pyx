@@ -127,9 +127,9 @@ cdef uint32_t _beyond(const uint8_t *data, uint32_t count) noexcept nogil:
 # --- its life ---------------------------------------------------------------------------------------------------------
 
 NETLINK_NETFILTER = 12
-THRESHOLD = 64          # packets in a message, at most
+THRESHOLD = 192         # packets in a message, at most; the engine's CPU for a packet: 0.34 us, with 64: 0.75
 FLUSH_10_MS = 1         # how long the kernel waits for more, in the unit of NFULA_CFG_TIMEOUT
-MESSAGE_BYTES = 32256   # what it makes room for: with its own skb_shared_info, half of 64 KiB
+MESSAGE_BYTES = 65024   # what it makes room for: with its own skb_shared_info, 64 KiB
 BESIDE_BYTES = 1024     # what a packet takes in a message beside its bytes, at most
 
 
@@ -145,8 +145,8 @@ def _buffer_bytes(copy_bytes: int) -> int:
 class Group:
     """An NFLOG group, bound: until `unbind`, the kernel puts copies into the socket behind get_fd().
 
-    number: the group's. copy_bytes: of each packet. OSError when the kernel has no NFLOG; PermissionError when the group
-    is in use, or the process lacks the privilege.
+    number: the group's. copy_bytes: of each packet. OSError when the kernel has no NFLOG; PermissionError when the
+    group is in use, or the process lacks the privilege.
     """
 
     def __init__(self, number: int, copy_bytes: int) -> None:

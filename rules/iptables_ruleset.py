@@ -127,9 +127,13 @@ def _queue(rules: Ruleset, queues: QueueGroup, worker: int) -> str:
 
 
 def _copies(rules: Ruleset, group: int) -> str:
-    """To a chain that copies the packet and lets it go on where one from a queue does: behind our hook."""
+    """To a chain that copies the packet and lets it go on where one from a queue does: behind our hook.
+
+    The mark has told the group whose packet it is. With another mark than before, its way would be looked for anew.
+    """
     chain = f"copies{group}"
     if rules.name(chain) not in rules.chains:
         rules.add(chain, f"-j NFLOG --nflog-group {group}")
+        rules.add(chain, f"-j MARK --set-xmark {rules.masked()}")
         rules.add(chain, "-j ACCEPT")
     return f"-g {rules.name(chain)}"

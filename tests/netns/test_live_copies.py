@@ -158,7 +158,7 @@ print(count, flush=True)
 
 
 def test_what_was_too_much_is_counted_and_arrived_all_the_same(hosts: Hosts) -> None:
-    sent = 150_000
+    sent = 300_000
     with running(hosts.a, WATCH) as a:
         sink = hosts.b.popen(["python3", "-c", COUNT, str(PORT)], stdout=subprocess.PIPE)
         assert sink.stdout is not None and a.process is not None
