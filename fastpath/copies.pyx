@@ -18,7 +18,7 @@ from layer45.fastpath.pool cimport ORIGIN_QUEUED, l45_carrier
 from layer45.fastpath.receive cimport NO_DIRECTION, class_of, l45_marks, l45_slots
 from layer45.fastpath.worker cimport worker_process
 
-from layer45.fastpath.sockets import attribute, send, set_up
+from layer45.fastpath.sockets import attribute, set_up, tell
 
 cdef enum:
     BEYOND_BYTES = 65536    # what an IPv4 packet has at least whose length field says 0 (BIG TCP)
@@ -177,7 +177,7 @@ class Group:
             raise OSError(number, os.strerror(number))
 
     def _ask(self, flags: int, attributes: bytes) -> None:
-        send(self.get_fd(), NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_CONFIG, flags, self.number, attributes)
+        tell(self.get_fd(), NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_CONFIG, flags, self.number, attributes)
 
     def get_fd(self) -> int:
         """The socket's descriptor, which stays ours."""

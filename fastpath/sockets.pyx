@@ -61,10 +61,10 @@ def configure(fd: int, queue: int, copy_bytes: int, fail_open: bool, gso: bool) 
     attributes = attribute(NFQA_CFG_PARAMS, struct.pack("!IB", copy_bytes, NFQNL_COPY_PACKET))
     attributes += attribute(NFQA_CFG_FLAGS, struct.pack("!I", flags))
     attributes += attribute(NFQA_CFG_MASK, struct.pack("!I", NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO))
-    send(fd, NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG, NLM_F_REQUEST, queue, attributes)
+    tell(fd, NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG, NLM_F_REQUEST, queue, attributes)
 
 
-def send(fd: int, kind: int, flags: int, number: int, attributes: bytes) -> None:
+def tell(fd: int, kind: int, flags: int, number: int, attributes: bytes) -> None:
     """A message of nfnetlink about one queue or group; from any thread."""
     general = struct.pack("!BBH", 0, 0, number)
     header = struct.pack("=IHHII", 16 + len(general) + len(attributes), kind, flags, 0, 0)

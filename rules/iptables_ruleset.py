@@ -129,7 +129,7 @@ def _queue(rules: Ruleset, queues: QueueGroup, worker: int) -> str:
 def _copies(rules: Ruleset, group: int) -> str:
     """To a chain that copies the packet and lets it go on where one from a queue does: behind our hook.
 
-    The mark has told the group whose packet it is. With another mark than before, its way would be looked for anew.
+    The mark has told whose packet it is. With another one than before, its way would be looked for anew.
     """
     chain = f"copies{group}"
     if rules.name(chain) not in rules.chains:

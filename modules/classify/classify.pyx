@@ -58,11 +58,12 @@ cdef void begin(classify_state *state) noexcept nogil:
 
 
 cdef void settle(l45_context *context, uint32_t protocol) noexcept nogil:
+    """Where others in the chain want the flow still, its packets come, and are let alone."""
     (<classify_state *> context.state).decided = protocol
     add(context, UNDECIDED, <uint64_t> -1)
     add(context, protocol, 1)
-    # FLOW BYPASS: where the instance's `bypass` is set, this is the place to tell the host that this instance is done
-    # with the flow.
+    if (<classify_instance *> context.instance).bypass:
+        context.host.done(context)
 
 
 cdef void decide(l45_context *context, const l45_packet *packet, uint32_t whole) noexcept nogil:

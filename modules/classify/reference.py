@@ -119,6 +119,8 @@ class Module:
         if found:
             self.count(found)
             state["decided"] = found
+            if self.parameters["bypass"]:
+                packet.flow.done()
 
     def protocol_of(self, packet, opens):
         load, of = packet.payload, packet.protocol

@@ -16,6 +16,7 @@ from layer45.fastpath.copies import Group
 
 from .copied import (
     CLASSIFY,
+    FLUSHED_S,
     WATCH,
     counted,
     dig,
@@ -283,6 +284,32 @@ def test_a_group_that_another_program_reads_is_told(hosts: Hosts, tmp_path: Path
         with hosts.a.entered(), pytest.raises(PermissionError):
             Group(4500, 192)
         assert daemon.end() == 0
+
+
+@both_backends
+def test_what_is_decided_comes_no_more(hosts: Hosts, backend: str) -> None:
+    """A few packets of each flow are copied, the rest stays in the kernel; a new connection comes again."""
+    brief = WATCH.replace(CLASSIFY, '{ module = "classify", packets = 4 }')
+    content = noise(4_000_000)
+    with (
+        running(hosts.a, brief, f'backend = "{backend}"') as a,
+        echo(hosts.b, PORT),
+        connected(hosts.a, socket.AF_INET6, hosts.b, PORT) as client,
+    ):
+        for turn in (1, 2):
+            with connection(hosts, socket.AF_INET, TCP_PORT, 40_000) as (near, far):
+                for word in (b"SSH-2.0-test\r\n", b"*" * 10):
+                    assert transfer(near, far, word) == word
+                    time.sleep(FLUSHED_S)
+                assert transfer(far, near, content) == content
+            assert counted(a)["ssh"] == turn
+        for at in range(10):
+            assert exchange(client, [b"datagram %d" % at], 0.3) == [b"datagram %d" % at]
+        assert counted(a)["other"] == 1
+        assert a.engine()["flows_left"] == 3
+        assert a.engine()["leave_errors"] == 0
+        assert a.engine()["received_bytes"] < 10_000
+        assert_balanced(a.stats())
 
 
 def test_iperf3_is_seen_and_not_slowed(hosts: Hosts) -> None:
