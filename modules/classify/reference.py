@@ -11,7 +11,7 @@ TEXTS = [
     ("http", HTTP, "tcp", False),
     ("smtp", rb"(EHLO|HELO) ", "tcp", False),
     ("imap", rb"\* (OK|PREAUTH|BYE) ", "tcp", True),
-    ("pop3", rb"\+OK( |\r\n)", "tcp", True),
+    ("pop3", rb"\+OK ", "tcp", True),
     ("sip", rb"SIP/2\.0 |" + ANY_METHOD + rb"sips?:", "both", False),
     ("rtsp", rb"RTSP/[12]\.0 |" + ANY_METHOD + rb"rtsps?://", "both", False),
 ]  # in each row: when, True: only of the flow's first payload

@@ -53,7 +53,7 @@ cdef uint32_t greeting(const uint8_t *at, uint32_t count) noexcept nogil:
     """Of a server that speaks first; later, others say the same."""
     if begins(at, count, b"* OK ", 5) or begins(at, count, b"* PREAUTH ", 10) or begins(at, count, b"* BYE ", 6):
         return IMAP
-    return POP3 if begins(at, count, b"+OK ", 4) or begins(at, count, b"+OK\r\n", 5) else UNKNOWN
+    return POP3 if begins(at, count, b"+OK ", 4) else UNKNOWN
 
 
 cdef uint32_t protocol_of_text(const uint8_t *at, uint32_t count, bint opens) noexcept nogil:

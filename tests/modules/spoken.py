@@ -114,7 +114,6 @@ SEGMENTS = [
     ("imap", [b"* PREAUTH welcome\r\n"]),
     ("imap", [b"* BYE busy\r\n"]),
     ("pop3", [b"+OK POP3 server ready\r\n"]),
-    ("pop3", [b"+OK\r\n"]),
     ("mqtt", [mqtt(b"MQTT", 4)]),
     ("mqtt", [mqtt(b"MQTT", 5, b"\x95\x01")]),
     ("mqtt", [mqtt(b"MQIsdp", 3, b"\xff\xff\xff\x01")]),
