@@ -60,6 +60,7 @@ cdef struct l45_chain:
     uint8_t sticky              # flows keep this chain when the policy gets another
     uint8_t negotiates          # TCP: the peer must run the mirror of this chain
     uint8_t strict              # connections with peers that do not are refused
+    uint8_t looks_only          # whatever its modules answer but PASS, and take, is a failure
     uint8_t offer[OFFER_BYTES]
     uint32_t stages             # instances with a stream
     uint32_t connection_offset  # in the flow's block: l45_connection, then the stages

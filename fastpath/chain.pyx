@@ -162,7 +162,7 @@ cdef class Chain:
     def __init__(self, uint32_t class_id, str policy, specs, *, transports=("udp",), uint32_t workers=1,
                  bint whole_payload=True, bint fail_closed=False, bint signal_mtu=False, bint sticky=False,
                  bint makes=False, uint32_t emits_bytes=0, negotiates=None, uint32_t header_growth=0,
-                 uint32_t growth_bytes=0, bint lets_go=False):
+                 uint32_t growth_bytes=0, bint lets_go=False, bint looks_only=False):
         self.policy = policy
         self.modules = tuple(spec.name for spec in specs)
         self.counter_names = tuple(spec.counters for spec in specs)
@@ -177,6 +177,7 @@ cdef class Chain:
         self.chain.emits_bytes = emits_bytes
         self.chain.header_growth = header_growth
         self.chain.growth_bytes = growth_bytes
+        self.chain.looks_only = looks_only and len(specs) > 0
         self.chain.instances = <l45_instance *> calloc(max(1, len(specs)), sizeof(l45_instance))
         if self.chain.instances == NULL:
             raise MemoryError

@@ -14,8 +14,8 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("pool_empty", "copies and holds refused because max_held packets were out"),
     ("memory_empty", "requests of modules for memory refused because module_memory_mb was out"),
     ("module_errors", "packets for which a module answered ERROR"),
-    ("unset_verdicts", "packets for which a module gave no verdict (a fault in the module)"),
-    ("not_owned", "packets resumed, discarded or held by a module that could not (a fault in the module)"),
+    ("unset_verdicts", "packets for which a module gave no verdict, or one it may not give (a fault in the module)"),
+    ("not_owned", "packets resumed, discarded, held or cloned by a module that could not (a fault in the module)"),
     ("failed_open", "packets of open policies passed uncustomized after a failure"),
     ("failed_closed", "packets of closed policies dropped after a failure"),
     ("disabled_passed", "packets of open policies passed as they are: their chain failed too often, and is disabled"),
@@ -50,6 +50,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("known_errors", "connections the map of known ones had no room for, and other failures to change it"),
     ("flows_left", "flows that their chain was done with: the rest of them stays in the kernel"),
     ("leave_errors", "flows that should have left, but conntrack refused: their packets still come"),
+    ("copies_lost", "copies of packets that we were too slow to take; the packets themselves went on"),
 )
 NAMES: tuple[str, ...] = tuple(name for name, _ in COUNTERS)
 

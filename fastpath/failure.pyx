@@ -36,7 +36,7 @@ cdef l45_verdict refused(l45_worker *worker, const l45_entry *entry, int64_t at,
     cdef const l45_chain *chain = entry.chain
     cdef uint64_t *counters = chain.counters[worker.index]
     cdef bint is_error = verdict == L45_ERROR
-    if verdict == L45_DROP or verdict == L45_HOLD and gone(carrier, serial):
+    if not chain.looks_only and (verdict == L45_DROP or verdict == L45_HOLD and gone(carrier, serial)):
         return verdict
     worker.counters[COUNT_MODULE_ERRORS if is_error else COUNT_UNSET_VERDICTS] += 1
     if not _too_long(chain, &carrier.packet):
@@ -75,6 +75,8 @@ cdef l45_verdict go_round(l45_worker *worker, const l45_chain *chain, const l45_
 
 cdef inline bint _too_long(const l45_chain *chain, const l45_packet *packet) noexcept nogil:
     """For the chain, or for a queue to hand it over whole."""
+    if chain.looks_only:
+        return False
     return packet.flags & L45_TRUNCATED or packet.wire_bytes + chain.growth_bytes > LARGEST_PACKET_BYTES
 
 

@@ -1,4 +1,4 @@
-"""The kernel's netlink and nfnetlink_queue interface (linux/netfilter/nfnetlink_queue.h)."""
+"""The kernel's netlink, nfnetlink_queue and nfnetlink_log interfaces (linux/netfilter/nfnetlink_queue.h, …_log.h)."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -33,6 +33,7 @@ cdef extern from "<linux/netfilter/nfnetlink.h>" nogil:
 
     enum:
         NFNL_SUBSYS_QUEUE
+        NFNL_SUBSYS_ULOG
         NFNL_SUBSYS_CTNETLINK
 
 cdef extern from "<linux/netfilter/nfnetlink_conntrack.h>" nogil:
@@ -81,6 +82,29 @@ cdef extern from "<linux/netfilter/nfnetlink_queue.h>" nogil:
         NFQA_CFG_MASK
         NFQA_CFG_F_FAIL_OPEN
         NFQA_CFG_F_GSO
+
+cdef extern from "<linux/netfilter/nfnetlink_log.h>" nogil:
+    cdef struct nfulnl_msg_packet_hdr:
+        uint16_t hw_protocol
+        uint8_t hook
+
+    enum:
+        NFULNL_MSG_PACKET
+        NFULNL_MSG_CONFIG
+        NFULA_PACKET_HDR
+        NFULA_MARK
+        NFULA_PAYLOAD
+        NFULA_SEQ
+        NFULA_CFG_CMD
+        NFULA_CFG_MODE
+        NFULA_CFG_NLBUFSIZ
+        NFULA_CFG_TIMEOUT
+        NFULA_CFG_QTHRESH
+        NFULA_CFG_FLAGS
+        NFULNL_CFG_CMD_BIND
+        NFULNL_CFG_CMD_UNBIND
+        NFULNL_COPY_PACKET
+        NFULNL_CFG_F_SEQ
 
 cdef extern from "<linux/netfilter.h>" nogil:
     enum:

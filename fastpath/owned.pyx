@@ -121,7 +121,7 @@ cdef void owned_abandon(l45_worker *worker, l45_entry *entry) noexcept nogil:
 cdef l45_packet *_host_clone(l45_context *context, const l45_packet *packet) noexcept nogil:
     cdef l45_worker *worker = <l45_worker *> context.worker
     cdef l45_owned *owned
-    if packet.flags & L45_TRUNCATED:
+    if packet.flags & L45_TRUNCATED or _looks_only(context):
         return NULL
     owned = _take(context, <const l45_carrier *> packet, ORIGIN_CLONE)
     if owned == NULL:
@@ -156,6 +156,8 @@ cdef l45_packet *_host_make(l45_context *context) noexcept nogil:
 cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept nogil:
     cdef l45_worker *worker = <l45_worker *> context.worker
     cdef l45_owned *owned
+    if _looks_only(context):
+        return NULL
     if packet.origin == ORIGIN_TAKEN or packet.origin != ORIGIN_QUEUED and (<l45_owned *> packet).taken:
         worker.counters[COUNT_NOT_OWNED] += 1
         return NULL
@@ -169,6 +171,14 @@ cdef l45_packet *_host_hold(l45_context *context, l45_packet *packet) noexcept n
     packet.origin = ORIGIN_TAKEN
     worker.counters[COUNT_HELD] += 1
     return &owned.carrier.packet
+
+
+cdef bint _looks_only(l45_context *context) noexcept nogil:
+    """What such a chain's modules take is refused: it may be a copy, of a packet that has gone on."""
+    if not (<l45_entry *> context.entry).chain.looks_only:
+        return False
+    (<l45_worker *> context.worker).counters[COUNT_NOT_OWNED] += 1
+    return True
 
 
 cdef bint _is_owned(l45_worker *worker, const l45_packet *packet) noexcept nogil:

@@ -6,18 +6,17 @@ or too long not: one sendmmsg with all injected packets: they leave behind what 
 come fast, a nap, so that the next batch is worth its system calls.
 
 NetfilterQueue binds the queue and owns its descriptor; the loop drains it. Everything here but `wake` and `stop` runs
-in the loop's thread.
+in the loop's thread. The same loop drains an NFLOG group (copies.pyx): no verdicts then, and nothing to inject.
 """
 
 import fcntl
 import socket
 
-from libc.errno cimport ENOBUFS
-from libc.errno cimport errno as c_errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from layer45.fastpath.abi cimport L45_DROP, L45_EGRESS, L45_HOLD, L45_REWRITTEN, l45_context, l45_verdict
+from layer45.fastpath.copies cimport copies_look
 from layer45.fastpath.counters cimport *
 from layer45.fastpath.device cimport device_mtu, l45_devices
 from layer45.fastpath.fetch cimport MANY_FLOWS, fetch_flows
@@ -37,12 +36,14 @@ from layer45.fastpath.timer cimport wheel_next_ns
 from layer45.fastpath.verdict cimport (
     l45_verdicts, verdict_accept, verdict_add, verdicts_end, verdicts_flush, verdicts_start,
 )
+from layer45.fastpath.waiting cimport l45_waiting, load_flag, receive, store_flag, wait_for_batch, waiting_batch
 from layer45.fastpath.worker cimport (
     Worker, l45_worker, worker_advance, worker_close_flows, worker_process, worker_rest,
 )
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
+from layer45.fastpath.copies import Group, room_bytes
 from layer45.fastpath.sockets import (
     BUFFER_BYTES, configure, echo, netlink_socket, raw_socket, raw_socket_or_none, set_up,
 )
@@ -56,10 +57,7 @@ cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)
 
 cdef enum:
-    SECOND_NS = 1000000000
     DRAIN_LIMIT_NS = 100000000     # how long a stopping loop goes on emptying its queue
-    NEAR_NS = 2000000000           # a timer nearer than this gets a ppoll: recvmmsg may sleep for sockets.IDLE_CHECK_S
-    WORTH_A_NAP = 4                # packets that may be expected to come in one
     INJECT_WAIT_NS = 300000        # what is in the queue goes before copies, but no longer than this
 
 cdef struct l45_loop:
@@ -72,30 +70,17 @@ cdef struct l45_loop:
     l45_carrier carriers[BATCH]
     message_kind kinds[BATCH]
     uint64_t inject_by_ns
-    uint64_t coalesce_ns    # how long a nap is; 0: there is none
-    uint64_t batch_ns       # when the last batch came
-    uint64_t gap_ns         # between that and the one before
-    int batch               # messages in the last one; 0: it has had its nap
-    uint64_t busy_ns        # how long it looks for packets before it sleeps
-    int fd
-    int stopping            # atomic
-
-
-cdef extern from *:
-    """
-    #define l45_flag_load(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
-    #define l45_flag_store(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)
-    """
-    int load_flag "l45_flag_load"(int *) nogil
-    void store_flag "l45_flag_store"(int *, int) nogil
+    l45_waiting waiting
+    bint copies
+    uint32_t next_copy      # its number
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 cdef void _loop(l45_loop *loop) noexcept nogil:
     cdef int count
-    while not load_flag(&loop.stopping):
-        count = _wait(loop)
+    while not load_flag(&loop.waiting.stopping):
+        count = _next(loop)
         _turn(loop, monotonic_ns())
         if count > 0:
             _batch(loop, count)
@@ -126,19 +111,20 @@ cdef inline void _flush(l45_loop *loop) noexcept nogil:
     injector_flush(&loop.injector)
 
 
-cdef inline int _receive(l45_loop *loop, int flags) noexcept nogil:
-    """How many messages came, or -1 when there was none."""
-    cdef int count = recvmmsg(loop.fd, loop.slots.messages, BATCH, flags, NULL)
-    if count < 0 and c_errno == ENOBUFS:
-        loop.worker.counters[COUNT_KERNEL_OVERRUNS] += 1
-    return count
-
-
 cdef void _batch(l45_loop *loop, int count) noexcept nogil:
     cdef int at
-    loop.gap_ns = loop.worker.now_ns - loop.batch_ns
-    loop.batch_ns = loop.worker.now_ns
-    loop.batch = count
+    waiting_batch(&loop.waiting, count, loop.worker.now_ns)
+    if loop.copies:
+        for at in range(count):
+            copies_look(loop.worker, &loop.slots, at, &loop.marks, &loop.next_copy)
+    else:
+        _packets(loop, count)
+    loop.worker.counters[COUNT_BATCHES] += 1
+    _flush_verdicts(loop)
+
+
+cdef void _packets(l45_loop *loop, int count) noexcept nogil:
+    cdef int at
     for at in range(count):
         loop.kinds[at] = read_message(&loop.slots, at, &loop.marks, &loop.carriers[at])
     if loop.worker.flows.live > MANY_FLOWS:
@@ -147,8 +133,6 @@ cdef void _batch(l45_loop *loop, int count) noexcept nogil:
         _message(loop, loop.kinds[at], &loop.carriers[at])
         if injector_pressed(&loop.injector):
             _flush(loop)
-    loop.worker.counters[COUNT_BATCHES] += 1
-    _flush_verdicts(loop)
 
 
 cdef void _message(l45_loop *loop, message_kind kind, l45_carrier *carrier) noexcept nogil:
@@ -215,63 +199,15 @@ cdef uint32_t _path_mtu(void *self, const l45_carrier *carrier) noexcept nogil:
                     destination(packet) if carrier.packet.direction == L45_EGRESS else source(packet), carrier.ifindex)
 
 
-cdef int _wait(l45_loop *loop) noexcept nogil:
-    """The next batch, or what is not more than 0 when a timer may be due, or it is time to look at idle flows.
-
-    A message alone so takes two system calls: this and the verdict's.
-    """
-    cdef uint64_t next_ns = wheel_next_ns(&loop.worker.wheel)
+cdef int _next(l45_loop *loop) noexcept nogil:
+    """The next batch, when there is one; see wait_for_batch. Copies leave behind what waits in the queue."""
     cdef int count
     if injector_waits(&loop.injector):
-        count = _receive(loop, MSG_DONTWAIT)
+        count = receive(&loop.waiting, &loop.slots, MSG_DONTWAIT)
         if count > 0:
             return count
         injector_flush(&loop.injector)
-    if _worth_a_nap(loop):
-        _nap(loop, next_ns)
-    if loop.busy_ns:
-        count = _look(loop, min(next_ns, monotonic_ns() + loop.busy_ns))
-        if count > 0:
-            return count
-    if next_ns > loop.worker.now_ns + NEAR_NS:
-        return _receive(loop, MSG_WAITFORONE)
-    count = _receive(loop, MSG_DONTWAIT)
-    if count > 0 or not _poll(loop, next_ns):
-        return count
-    return _receive(loop, MSG_DONTWAIT)
-
-
-cdef inline bint _worth_a_nap(const l45_loop *loop) noexcept nogil:
-    return loop.batch < BATCH and loop.batch * loop.coalesce_ns > WORTH_A_NAP * loop.gap_ns
-
-
-cdef void _nap(l45_loop *loop, uint64_t until_ns) noexcept nogil:
-    cdef timespec timeout
-    cdef uint64_t now_ns = loop.worker.now_ns
-    loop.batch = 0
-    timeout.tv_sec = 0
-    timeout.tv_nsec = min(loop.coalesce_ns, until_ns - now_ns if until_ns > now_ns else 0)
-    ppoll(NULL, 0, &timeout, NULL)
-
-
-cdef int _look(l45_loop *loop, uint64_t until_ns) noexcept nogil:
-    cdef int count = -1
-    while count <= 0 and monotonic_ns() < until_ns and not load_flag(&loop.stopping):
-        count = _receive(loop, MSG_DONTWAIT)
-    return count
-
-
-cdef bint _poll(l45_loop *loop, uint64_t until_ns) noexcept nogil:
-    """Whether there is something to read."""
-    cdef pollfd waited
-    cdef timespec timeout
-    cdef uint64_t now_ns = monotonic_ns()
-    cdef uint64_t wait_ns = until_ns - now_ns if until_ns > now_ns else 0
-    waited.fd = loop.fd
-    waited.events = POLLIN
-    timeout.tv_sec = wait_ns // SECOND_NS
-    timeout.tv_nsec = wait_ns % SECOND_NS
-    return ppoll(&waited, 1, &timeout, NULL) > 0
+    return wait_for_batch(&loop.waiting, &loop.slots, loop.worker.now_ns, wheel_next_ns(&loop.worker.wheel))
 
 
 cdef void _drain(l45_loop *loop) noexcept nogil:
@@ -280,7 +216,7 @@ cdef void _drain(l45_loop *loop) noexcept nogil:
     cdef uint64_t now_ns = monotonic_ns()
     cdef int count = 1
     while count > 0 and now_ns < until_ns:
-        count = _receive(loop, MSG_DONTWAIT)
+        count = receive(&loop.waiting, &loop.slots, MSG_DONTWAIT)
         _turn(loop, now_ns)
         if count > 0:
             _batch(loop, count)
@@ -295,8 +231,9 @@ cdef class QueueLoop:
     queue: its number. copy_bytes: how much of each packet the kernel copies. gso: super-packets come whole.
     fail_open: packets that find the queue full pass uncustomized. length: packets the kernel keeps.
     class_mask: our class's bits in packet marks. exempt_mark: the mark of injected packets. busy_poll_us: how long
-    the loop looks for packets before it sleeps. coalesce_us: how long it lets packets come together, where at least
-    WORTH_A_NAP more may be expected meanwhile, as fast as the last batches came.
+    the loop looks for packets before it sleeps. coalesce_us: how long it lets packets come together, where many may
+    be expected meanwhile. copies: it is no queue but an NFLOG
+    group; then gso, fail_open and length say nothing.
     OSError when the queue is in use by another program or the process lacks the privilege.
     """
     cdef l45_loop loop
@@ -311,19 +248,25 @@ cdef class QueueLoop:
 
     def __init__(self, Worker worker, int queue, *, uint32_t copy_bytes, bint gso, bint fail_open, int length,
                  uint32_t class_mask, uint32_t exempt_mark, uint32_t busy_poll_us=0,
-                 uint32_t coalesce_us=0):
+                 uint32_t coalesce_us=0, bint copies=False):
         self.worker = worker
         self.queue = queue
         self.loop.worker = &worker.worker
-        self.loop.busy_ns = <uint64_t> busy_poll_us * 1000
-        self.loop.coalesce_ns = <uint64_t> coalesce_us * 1000
+        self.loop.waiting.busy_ns = <uint64_t> busy_poll_us * 1000
+        self.loop.waiting.coalesce_ns = <uint64_t> coalesce_us * 1000
+        self.loop.waiting.overruns = &worker.worker.counters[COUNT_KERNEL_OVERRUNS]
         marks_start(&self.loop.marks, class_mask)
-        if slots_start(&self.loop.slots, copy_bytes) != 0:
+        self.loop.copies = copies
+        if slots_start(&self.loop.slots, room_bytes(copy_bytes) if copies else copy_bytes) != 0:
             raise MemoryError(f"no memory for queue {queue}")
         worker.worker.conntrack.fd = netlink_socket()
         worker.worker.conntrack.bit = exempt_mark
-        self._start_injector(exempt_mark)
-        self._bind(copy_bytes, gso, fail_open, length)
+        if copies:
+            self.binding = Group(queue, copy_bytes)
+            self.loop.waiting.fd = self.binding.get_fd()
+        else:
+            self._start_injector(exempt_mark)
+            self._bind(copy_bytes, gso, fail_open, length)
         worker.worker.sink.self = &self.loop
         worker.worker.sink.finish = _finish
         worker.worker.sink.too_big = _too_big
@@ -342,11 +285,11 @@ cdef class QueueLoop:
         binding = NetfilterQueue()
         binding.bind(self.queue, _accept, max_len=length, mode=COPY_PACKET, range=copy_bytes, sock_len=BUFFER_BYTES)
         self.binding = binding
-        self.loop.fd = binding.get_fd()
-        set_up(self.loop.fd)
-        configure(self.loop.fd, self.queue, copy_bytes, fail_open, gso)
-        fcntl.fcntl(self.loop.fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-        if verdicts_start(&self.loop.verdicts, self.loop.fd, self.queue,
+        self.loop.waiting.fd = binding.get_fd()
+        set_up(self.loop.waiting.fd)
+        configure(self.loop.waiting.fd, self.queue, copy_bytes, fail_open, gso)
+        fcntl.fcntl(self.loop.waiting.fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        if verdicts_start(&self.loop.verdicts, self.loop.waiting.fd, self.queue,
                           &self.worker.worker.counters[COUNT_VERDICT_ERRORS]) != 0:
             raise MemoryError
 
@@ -358,11 +301,13 @@ cdef class QueueLoop:
 
     def wake(self) -> None:
         """Makes a sleeping loop look for a new class table, by a message that the kernel answers; from any thread."""
-        echo(self.loop.fd)
+        echo(self.loop.waiting.fd)
 
     def stop(self) -> None:
         """Asks `run` to empty the queue and return; from any thread."""
-        store_flag(&self.loop.stopping, 1)
+        if self.loop.copies:
+            self.binding.finish()
+        store_flag(&self.loop.waiting.stopping, 1)
         self.wake()
 
     def close(self) -> None:

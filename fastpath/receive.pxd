@@ -13,6 +13,7 @@ cdef enum:
     BATCH = 64
     MESSAGE_ROOM_BYTES = 512    # what a message takes beside its packet
     MARK_RUNS = 16
+    NO_DIRECTION = 2            # of a packet whose hook is not known yet, or not ours
 
 # How a class number lies in a mark: runs of adjacent bits, lowest first.
 cdef struct l45_marks:
@@ -35,5 +36,14 @@ cdef struct l45_slots:
 cdef int slots_start(l45_slots *slots, uint32_t copy_bytes) noexcept nogil
 cdef void slots_end(l45_slots *slots) noexcept nogil
 cdef void marks_start(l45_marks *marks, uint32_t class_mask) noexcept nogil
+
+
+cdef inline uint16_t class_of(const l45_marks *marks, uint32_t mark) noexcept nogil:
+    cdef uint32_t run, value = 0
+    for run in range(marks.runs):
+        value |= (mark >> marks.shift[run] & marks.mask[run]) << marks.place[run]
+    return <uint16_t> value
+
+
 cdef message_kind read_message(l45_slots *slots, uint32_t at, const l45_marks *marks,
                                l45_carrier *carrier) noexcept nogil

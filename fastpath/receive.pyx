@@ -1,6 +1,6 @@
 """See receive.pxd."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -55,13 +55,6 @@ cdef void marks_start(l45_marks *marks, uint32_t class_mask) noexcept nogil:
         bit += width + 1
 
 
-cdef inline uint16_t _class_of(const l45_marks *marks, uint32_t mark) noexcept nogil:
-    cdef uint32_t run, value = 0
-    for run in range(marks.runs):
-        value |= (mark >> marks.shift[run] & marks.mask[run]) << marks.place[run]
-    return <uint16_t> value
-
-
 cdef message_kind read_message(l45_slots *slots, uint32_t at, const l45_marks *marks,
                                l45_carrier *carrier) noexcept nogil:
     """Fills a carrier from slot at. What the kernel wrote is trusted to be well formed, but for its lengths."""
@@ -82,10 +75,6 @@ cdef message_kind read_message(l45_slots *slots, uint32_t at, const l45_marks *m
     carrier.packet.end = start + slots.pieces[at].iov_len + TAIL_ROOM_BYTES
     carrier.packet.origin = ORIGIN_QUEUED
     return _read_attributes(start + sizeof(nlmsghdr) + sizeof(nfgenmsg), start + header.nlmsg_len, marks, carrier)
-
-
-cdef enum:
-    NO_DIRECTION = 2
 
 
 cdef message_kind _read_attributes(uint8_t *attribute, uint8_t *end, const l45_marks *marks,
@@ -124,7 +113,7 @@ cdef inline void _read_attribute(uint32_t kind, uint8_t *value, uint32_t count, 
         elif packet.hook == NF_INET_LOCAL_IN:
             carrier.packet.direction = L45_INGRESS
     elif kind == NFQA_MARK:
-        carrier.packet.class_id = _class_of(marks, ntohl(load_u32(value)))
+        carrier.packet.class_id = class_of(marks, ntohl(load_u32(value)))
     elif kind == NFQA_IFINDEX_OUTDEV:
         carrier.ifindex = ntohl(load_u32(value))
     elif kind == NFQA_CAP_LEN:

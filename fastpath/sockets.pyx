@@ -1,4 +1,4 @@
-"""The sockets of a worker's loop, set up before packets flow: the queue's netlink socket, and raw ones to send with."""
+"""The sockets of a worker's loop, set up before packets flow: a netlink one that they come by, raw ones to send on."""
 
 import errno
 import os
@@ -58,17 +58,21 @@ def configure(fd: int, queue: int, copy_bytes: int, fail_open: bool, gso: bool) 
     NetfilterQueue takes no copy range beyond its own 4 KiB buffer, which we do not use.
     """
     flags = (NFQA_CFG_F_FAIL_OPEN if fail_open else 0) | (NFQA_CFG_F_GSO if gso else 0)
-    attributes = _attribute(NFQA_CFG_PARAMS, struct.pack("!IB", copy_bytes, NFQNL_COPY_PACKET))
-    attributes += _attribute(NFQA_CFG_FLAGS, struct.pack("!I", flags))
-    attributes += _attribute(NFQA_CFG_MASK, struct.pack("!I", NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO))
-    general = struct.pack("!BBH", 0, 0, queue)
-    kind = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG
-    header = struct.pack("=IHHII", 16 + len(general) + len(attributes), kind, NLM_F_REQUEST, 0, 0)
+    attributes = attribute(NFQA_CFG_PARAMS, struct.pack("!IB", copy_bytes, NFQNL_COPY_PACKET))
+    attributes += attribute(NFQA_CFG_FLAGS, struct.pack("!I", flags))
+    attributes += attribute(NFQA_CFG_MASK, struct.pack("!I", NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO))
+    tell(fd, NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG, NLM_F_REQUEST, queue, attributes)
+
+
+def tell(fd: int, kind: int, flags: int, number: int, attributes: bytes) -> None:
+    """A message of nfnetlink about one queue or group; from any thread."""
+    general = struct.pack("!BBH", 0, 0, number)
+    header = struct.pack("=IHHII", 16 + len(general) + len(attributes), kind, flags, 0, 0)
     with socket.socket(fileno=os.dup(fd)) as netlink:
         netlink.send(header + general + attributes)
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
     """Length and kind are in the machine's order, values in the network's."""
     return struct.pack("=HH", 4 + len(value), kind) + value.ljust(len(value) + 3 & ~3, b"\0")
 

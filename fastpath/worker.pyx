@@ -253,7 +253,7 @@ cdef l45_verdict _run(l45_worker *worker, l45_carrier *carrier, l45_entry *entry
                 verdict = chain.instances[at].ops.egress(&context, packet)
             else:
                 verdict = chain.instances[at].ops.ingress(&context, packet)
-            if verdict != L45_PASS and verdict != L45_REWRITTEN:
+            if verdict != L45_PASS and (verdict != L45_REWRITTEN or chain.looks_only):
                 return refused(worker, entry, at, carrier, serial, verdict)
             if gone(carrier, serial):
                 return L45_HOLD
@@ -272,6 +272,8 @@ cdef l45_verdict _settle(l45_worker *worker, l45_carrier *carrier, l45_entry *en
         return L45_DROP
     if not carrier.packet.flags & L45_EDITED:
         return L45_PASS
+    if chain.looks_only:
+        return failed(worker, chain)
     if entry.phase != PHASE_NONE:
         return segment_settle(worker, entry, carrier)
     seal(&carrier.packet)

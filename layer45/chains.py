@@ -29,6 +29,7 @@ def build_chain(plan: ChainPlan, workers: int, reference: bool = False) -> Chain
             makes=any("egress" in each.module.manifest.emits for each in plan.instances),
             growth_bytes=plan.growth_front + plan.growth_back,
             lets_go=plan.lets_go,
+            looks_only=all(each.module.manifest.looks_only for each in plan.instances),
         )
     except Refused as error:
         raise Layer45Error(_located(plan, error.place, str(error))) from error

@@ -42,6 +42,7 @@ class Ruleset:
 IPTABLES_RULES = (
     Rule("NFQUEUE target", "-t mangle -A OUTPUT -j NFQUEUE --queue-bypass", "modprobe xt_NFQUEUE"),
     Rule("NFQUEUE in raw", "-t raw -A OUTPUT -j NFQUEUE --queue-num 1", "modprobe iptable_raw"),
+    Rule("NFLOG target", "-t mangle -A OUTPUT -j NFLOG --nflog-group 1", "modprobe xt_NFLOG"),
     Rule("owner match", "-t mangle -A OUTPUT -m owner --uid-owner 0", "modprobe xt_owner"),
     Rule("cgroup match", "-t mangle -A OUTPUT -m cgroup --path /", "modprobe xt_cgroup"),
     Rule("socket match", "-t mangle -A INPUT -m socket --nowildcard --restore-skmark", "modprobe xt_socket"),
@@ -56,6 +57,7 @@ _CHAIN = "table inet probe {{ chain c {{ type filter hook output priority 0; {} 
 NFT_RULESETS = (
     Ruleset("nft tables", _CHAIN.format(""), "modprobe nf_tables"),
     Ruleset("nft queue", _CHAIN.format("queue num 1 bypass"), "modprobe nft_queue"),
+    Ruleset("nft log", _CHAIN.format("log group 1"), "modprobe nft_log"),
     Ruleset("nft conntrack", _CHAIN.format("ct mark set 1"), "modprobe nft_ct"),
     Ruleset("nft socket", _CHAIN.format("meta skuid 0 accept"), "modprobe nft_socket"),
 )

@@ -30,6 +30,7 @@ from layer45.ratio import Ratios, with_ratios
 from layer45.rules.diversion import MarkLayout
 
 KERNEL_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+KERNEL_GROUPS = Path("/proc/net/netfilter/nfnetlink_log")
 SETTLE_S = 2.0  # how long apply waits for the workers to use what was published
 JOIN_S = 5.0
 ENDS = ("local", "remote")
@@ -103,12 +104,17 @@ def _bind(worker: Worker, plan: QueuePlan, number: int, settings: Settings, mark
             coalesce_us=settings.coalesce_us,
             class_mask=marks.class_mask,
             exempt_mark=marks.exempt_bit,
+            copies=plan.copies,
         )
     except PermissionError as error:
-        raise Layer45Error(f"queue {number}: no permission; run as root") from error
+        taken = "in use by another program, or " if plan.copies else ""  # the kernel answers both with EPERM
+        raise Layer45Error(f"{plan.kind_name} {number}: {taken}no permission; run as root") from error
     except OSError as error:
-        reason = "in use by another program, or this kernel has no NFQUEUE"
-        raise Layer45Error(f"queue {number}: {reason} ({error}); run: layer45 doctor") from error
+        way, mend = ("NFLOG", ', or set path = "queue"') if plan.copies else ("NFQUEUE", "")
+        reason = f"in use by another program, or this kernel has no {way}"
+        raise Layer45Error(
+            f"{plan.kind_name} {number}: {reason} ({error}); run: layer45 doctor{mend}"
+        ) from error
 
 
 class Engine:
@@ -203,8 +209,8 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """{"queues": [...]}: number, group, thread alive, packets waiting and dropped in the kernel."""
-        kernel = _kernel_queues()
-        return {"queues": [_describe(queue, kernel) for queue in self._queues.values()]}
+        kernel = _kernel_queues(), _kernel_groups()
+        return {"queues": [_describe(queue, *_seen(queue, *kernel)) for queue in self._queues.values()]}
 
     def stats(self) -> dict[str, Any]:
         """The engine's counters over all workers since the start, each policy's, and what they mean."""
@@ -279,10 +285,26 @@ def _kernel_queues() -> dict[int, tuple[int, int]]:
     return {int(row[0]): (int(row[2]), int(row[5]) + int(row[6])) for row in rows}
 
 
-def _describe(queue: _Queue, kernel: dict[int, tuple[int, int]]) -> dict[str, Any]:
-    waiting, dropped = kernel.get(queue.number, (0, 0))
+def _kernel_groups() -> dict[int, int]:
+    """NFLOG group -> copies that the kernel has not handed over yet."""
+    try:
+        rows = [line.split() for line in KERNEL_GROUPS.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {int(row[0]): int(row[2]) for row in rows}
+
+
+def _seen(queue: _Queue, queues: dict[int, tuple[int, int]], groups: dict[int, int]) -> tuple[int, int]:
+    """What waits in the kernel, and what it dropped: packets, or copies of packets that went on."""
+    if queue.plan.copies:
+        return groups.get(queue.number, 0), queue.worker.counters()["copies_lost"]
+    return queues.get(queue.number, (0, 0))
+
+
+def _describe(queue: _Queue, waiting: int, dropped: int) -> dict[str, Any]:
     return {
         "number": queue.number,
+        "path": "copies" if queue.plan.copies else "queue",
         "group": queue.plan.first,
         "on_failure": queue.plan.on_failure,
         "copy_bytes": queue.plan.copy_bytes,

@@ -49,7 +49,7 @@ class Faults:
         raised = f"it raised {self.said}" if self.said else "it answered ERROR"
         kinds = {
             raised: self.errors,
-            "it gave no verdict": self.unset,
+            "it gave no verdict that it may give": self.unset,
             "it opens no flow": self.flows_refused,
         }
         return max(kinds, key=lambda kind: kinds[kind])

@@ -12,7 +12,7 @@ from layer45.handover import Predecessor
 from layer45.inheritance import Inheritance, inheritance_path, read_inheritance
 from layer45.life_cycle import LifeCycle, State
 from layer45.loader import Plan, with_states
-from layer45.start_checks import bound_queues
+from layer45.start_checks import taken_numbers
 
 Load = Callable[[Path, Plan | Inheritance | None], Plan]
 
@@ -26,7 +26,7 @@ def first_plan(
     """
     settings = load_settings(directory)
     if predecessor:
-        left = msgspec.structs.replace(predecessor.inheritance(settings), taken=tuple(bound_queues()))
+        left = msgspec.structs.replace(predecessor.inheritance(settings), taken=taken_numbers())
         life_cycle.restore(left.standings)
         plan = load(directory, left)
         plan = _commanded(plan, life_cycle.with_commands(plan.states))

@@ -285,8 +285,11 @@ def _numbers(settings: Settings) -> tuple[int, int]:
 
 
 def _kind(composed: Composed) -> QueueKind:
-    properties = composed.properties
-    return QueueKind(properties.copy_bytes, properties.gso, composed.policy.on_failure, properties.renumbers)
+    properties, on_failure = composed.properties, composed.policy.on_failure
+    copies = packet_path(composed.policy, composed.instances) == "copies"
+    return QueueKind(
+        properties.copy_bytes, properties.gso or copies, on_failure, properties.renumbers, copies
+    )
 
 
 def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan:
@@ -301,7 +304,7 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
         growth_back=properties.growth_back,
         flow_state_bytes=properties.flow_state_bytes,
         reads=properties.reads,
-        gso=properties.gso,
+        gso=queue.gso,
         queue=queue,
         text=canonical(composed.instances, settings),
         protocols=composed.protocols,
@@ -340,7 +343,7 @@ def _exec_diversion(settings: Settings, chain: ChainPlan) -> Diversion:
 
 def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> Diversion:
     queue, flows = chain.queue, chain.flows
-    group = QueueGroup(queue.first, queue.workers, bypass=queue.on_failure == "open")
+    group = QueueGroup(queue.first, queue.workers, queue.on_failure == "open", queue.copies)
     renumbers = queue.renumbers and flows != "ended"  # those that it has customized are closed
     lets_go = blake2s(chain.text.encode(), digest_size=8).hexdigest() if chain.lets_go else ""
     return Diversion(chain.name, chain.class_id, select, unless, group, renumbers, flows, lets_go)

@@ -48,6 +48,7 @@ class ModuleTable:
     emits: tuple[Direction, ...] = ()
     emits_bytes: Annotated[int, Meta(ge=0, le=1200)] = 0
     holds: tuple[Direction, ...] = ()
+    looks_only: bool = False
     provides: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
     lets_go: bool = False
@@ -64,6 +65,7 @@ class Manifest(ModuleTable):
     for each begun so many of a TCP stream.
     notices: counters of which an operator should hear when they are first above 0.
     match, unless: the sockets it has when layer45.toml names it in `load`; None: it has no such opinion.
+    looks_only: it says PASS of every packet and does nothing to it, so that a copy of its start will do.
     """
 
     growth_front: Growth = field(default_factory=Growth)
@@ -228,7 +230,7 @@ def _faults(values: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
         faults.append(("flow_state_bytes", "expected 0: Python code keeps its state in packet.flow.state"))
     if values.get("language") == "python" and values.get("kind") == "stream":
         faults.append(("language", 'expected "cython": a module of kind stream cannot be written in Python'))
-    return faults + _direction_faults(values)
+    return faults + _direction_faults(values) + _looking_faults(values)
 
 
 def _direction_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -239,6 +241,21 @@ def _direction_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         for each in values.get(key, ())
         if each not in directions
     ]
+
+
+def _looking_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a module that only looks declares, and could not do to a copy of a packet."""
+    if not values.get("looks_only"):
+        return []
+    why = "looks_only = true"
+    faults = [(key, f"expected none, for {why}") for key in ("emits", "holds") if values.get(key)]
+    for key in ("growth_bytes", "stream_growth"):
+        table = values.get(key)
+        if isinstance(table, dict) and any(each != 0 for each in table.values()):
+            faults.append((key, f"expected no growth, for {why}"))
+    if values.get("kind") == "stream":
+        faults.append(("kind", f'expected "datagram" or "segment", for {why}'))
+    return faults
 
 
 def _read_growth(

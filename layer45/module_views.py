@@ -60,6 +60,7 @@ def document(module: Module) -> dict[str, Any]:
         "emits": list(manifest.emits),
         "emits_bytes": manifest.emits_bytes,
         "holds": list(manifest.holds),
+        "looks_only": manifest.looks_only,
         "provides": list(manifest.provides),
         "hides": list(manifest.hides),
         "runs_after": list(manifest.runs_after),

@@ -1,19 +1,23 @@
 """Class and queue numbers that stay what they were over a reload."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from layer45.config import LAST_QUEUE
 
 
 @dataclass(frozen=True, order=True)
 class QueueKind:
-    """What chains in one queue have in common. renumbers: see chain_properties.renumbers."""
+    """What chains in one queue have in common.
+
+    renumbers: see chain_properties.renumbers. copies: see packet_path.py.
+    """
 
     copy_bytes: int
     gso: bool
     on_failure: str
     renumbers: bool = False
+    copies: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class QueuePlan:
     """Queues first .. first + workers - 1, one a worker; there is one group for each kind in use.
 
     copy_bytes: of a packet, that the kernel copies to us. on_failure: "open" or "closed". renumbers: it has
-    customized TCP connections, of which no packet may pass as it is.
+    customized TCP connections, of which no packet may pass as it is. copies: it gets copies of packets
+    that go on without it; its numbers are those of NFLOG groups, and gso is true: they are of super-packets.
     """
 
     first: int
@@ -30,16 +35,22 @@ class QueuePlan:
     gso: bool
     on_failure: str
     renumbers: bool = False
+    copies: bool = False
 
     @property
     def kind(self) -> QueueKind:
         """What it stands for."""
-        return QueueKind(self.copy_bytes, self.gso, self.on_failure, self.renumbers)
+        return QueueKind(self.copy_bytes, self.gso, self.on_failure, self.renumbers, self.copies)
 
     @property
     def fail_open(self) -> bool:
         """Whether packets that find the queue full pass, uncustomized."""
         return self.on_failure == "open" and not self.renumbers
+
+    @property
+    def kind_name(self) -> str:
+        """What one of them is called, where something is wrong with it."""
+        return "group" if self.copies else "queue"
 
     @property
     def numbers(self) -> range:
@@ -108,4 +119,4 @@ def _new_group(kind: QueueKind, first: int, workers: int, taken: set[int]) -> Qu
         start += 1
     if start + workers - 1 > LAST_QUEUE:
         raise ValueError(f"the queues would end at {start + workers - 1}; the last there is is {LAST_QUEUE}")
-    return QueuePlan(start, workers, kind.copy_bytes, kind.gso, kind.on_failure, kind.renumbers)
+    return QueuePlan(start, workers, **asdict(kind))

@@ -9,6 +9,7 @@ from layer45.errors import Layer45Error
 from layer45.loader import Plan
 
 BOUND_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+BOUND_GROUPS = Path("/proc/net/netfilter/nfnetlink_log")
 
 
 def check_privileges() -> None:
@@ -28,22 +29,27 @@ def check_settings(directory: Path, before: Settings, after: Settings) -> None:
         )
 
 
-def bound_queues() -> dict[int, str]:
-    """Queues that somebody reads: number → netlink port. None while the kernel's module is not loaded yet."""
+def taken_numbers() -> tuple[int, ...]:
+    """Of queues and of NFLOG groups that somebody reads."""
+    return tuple({**_bound(BOUND_QUEUES), **_bound(BOUND_GROUPS)})
+
+
+def _bound(listing: Path) -> dict[int, str]:
+    """Those that somebody reads: number → netlink port. None while the kernel's module is not loaded yet."""
     try:
-        return {int(line.split()[0]): line.split()[1] for line in BOUND_QUEUES.read_text().splitlines()}
+        return {int(line.split()[0]): line.split()[1] for line in listing.read_text().splitlines()}
     except OSError:
         return {}
 
 
 def check_queues_free(plan: Plan) -> None:
-    """Raises Layer45Error if a program reads one of our queues already."""
-    bound = bound_queues()
-    for number in sorted(
-        {n for group in plan.queues for n in range(group.first, group.first + group.workers)}
-    ):
-        if number in bound:
-            raise Layer45Error(
-                f"queue {number} is in use by another program (netlink port {bound[number]}); "
-                "set another first_queue in layer45.toml"
-            )
+    """Raises Layer45Error if a program reads one of our queues or groups already."""
+    queues, groups = _bound(BOUND_QUEUES), _bound(BOUND_GROUPS)
+    for each in plan.queues:
+        bound = groups if each.copies else queues
+        for number in each.numbers:
+            if number in bound:
+                raise Layer45Error(
+                    f"{each.kind_name} {number} is in use by another program (netlink port {bound[number]}); "
+                    "set another first_queue in layer45.toml"
+                )

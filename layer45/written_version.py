@@ -56,6 +56,7 @@ class WrittenVersion(msgspec.Struct, frozen=True):
     on_failure: Literal["open", "closed"]
     mtu: Literal["fragment", "signal"]
     version: str
+    path: Literal["auto", "queue"] = "auto"
 
     @property
     def label(self) -> str:
@@ -79,6 +80,7 @@ def write_version(version: Version) -> WrittenVersion:
         on_failure=policy.on_failure,
         mtu=policy.mtu,
         version=policy.version,
+        path=policy.path,
     )
 
 
@@ -130,6 +132,7 @@ def _policy(written: WrittenVersion, place: Place, chain: Sequence[ChainEntry]) 
         on_failure=written.on_failure,
         mtu=written.mtu,
         version=written.version,
+        path=written.path,
     )
 
 

@@ -36,12 +36,14 @@ class Selector:
 class QueueGroup:
     """Queues first .. first + workers - 1, one a worker; they share copy range, GSO flag and on_failure.
 
-    bypass: packets pass uncustomized while nobody listens (an "open" policy); else they are dropped.
+    bypass: packets pass uncustomized while nobody listens (an "open" policy); else they are dropped. copies:
+    the numbers are those of NFLOG groups, which get copies, and the packets go on.
     """
 
     first: int
     workers: int
     bypass: bool
+    copies: bool = False
 
 
 @dataclass(frozen=True)

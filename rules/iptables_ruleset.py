@@ -108,17 +108,32 @@ def to_queues(
     """To the worker that has the flow. name: of the chain that spreads them, one for each way to do so."""
     spreading = f"{name}{queues.first}"
     if queues.workers == 1:
-        rules.add(chain, match, _queue(queues, 0))
+        rules.add(chain, match, _queue(rules, queues, 0))
         return
     rules.add(chain, match, f"-g {rules.name(spreading)}")
     if rules.name(spreading) in rules.chains:
         return
     for worker in range(queues.workers - 1):
         program = spread.as_text(bytecode(rules.family, worker, queues.workers))
-        rules.add(spreading, f'-m bpf --bytecode "{program}"', _queue(queues, worker))
-    rules.add(spreading, _queue(queues, queues.workers - 1))
+        rules.add(spreading, f'-m bpf --bytecode "{program}"', _queue(rules, queues, worker))
+    rules.add(spreading, _queue(rules, queues, queues.workers - 1))
 
 
-def _queue(queues: QueueGroup, worker: int) -> str:
+def _queue(rules: Ruleset, queues: QueueGroup, worker: int) -> str:
+    if queues.copies:
+        return _copies(rules, queues.first + worker)
     bypass = " --queue-bypass" if queues.bypass else ""
     return f"-j NFQUEUE --queue-num {queues.first + worker}{bypass}"
+
+
+def _copies(rules: Ruleset, group: int) -> str:
+    """To a chain that copies the packet and lets it go on where one from a queue does: behind our hook.
+
+    The mark has told whose packet it is. With another one than before, its way would be looked for anew.
+    """
+    chain = f"copies{group}"
+    if rules.name(chain) not in rules.chains:
+        rules.add(chain, f"-j NFLOG --nflog-group {group}")
+        rules.add(chain, f"-j MARK --set-xmark {rules.masked()}")
+        rules.add(chain, "-j ACCEPT")
+    return f"-g {rules.name(chain)}"

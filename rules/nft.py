@@ -164,7 +164,17 @@ def _hit(plan: RulePlan, diversion: Diversion) -> Iterator[str]:
     yield f"meta mark set meta mark & {others:#x} | {value:#x}"
     new = f"ct mark & {plan.marks.class_mask:#x} != {value:#x} " if exempt else ""
     yield f"{new}ct mark set ct mark & {others & ~exempt:#x} | {value:#x}"
-    yield queue_statement(diversion.queues)
+    if diversion.queues.copies:
+        yield from _copies(diversion.queues)
+    else:
+        yield queue_statement(diversion.queues)
+
+
+def _copies(queues: QueueGroup) -> Iterator[str]:
+    """A copy to the worker that has the flow; the packet goes on behind our hook, as from a queue."""
+    for worker in range(queues.workers - 1):
+        yield f"symhash mod {queues.workers} == {worker} log group {queues.first + worker} accept"
+    yield f"log group {queues.first + queues.workers - 1} accept"
 
 
 def queue_statement(queues: QueueGroup) -> str:

@@ -40,13 +40,16 @@ from .captures import (
 from .conftest import balanced
 
 BESIDE = Path(__file__).parents[3] / "shared" / "pcaps"
+LOOKING = '{ module = "classify" }'
 SUFFIXES = {".pcap", ".pcapng", ".cap"}
 CHAINS = {
     "untouched": (),
     "datagrams": (TAG, SCRAMBLE, DUPLICATE),
     "anything": (SCRAMBLE,),
+    "looking": (LOOKING,),
     "python": ('{ module = "example_python" }',),
 }
+BOTH = ((), (SCRAMBLE,), (LOOKING,))  # chains for TCP, too
 MUTANTS = 150
 COUNTS = ("read", "customized", "injected", "dropped")
 
@@ -115,7 +118,7 @@ def sweep(config: Path, source: Path, target: Path, direction: str) -> Summary |
 
 def sweep_all(tmp_path: Path, sources: list[Path], instances: tuple[str, ...]) -> Counter[str]:
     """Sums of what happened, over all captures and both directions."""
-    match = '{ protocol = ["udp", "tcp"] }' if instances in ((), (SCRAMBLE,)) else '{ protocol = "udp" }'
+    match = '{ protocol = ["udp", "tcp"] }' if instances in BOTH else '{ protocol = "udp" }'
     config = configure(tmp_path / "config", *instances, match=match)
     total: Counter[str] = Counter()
     for source in sources:

@@ -78,6 +78,51 @@ def test_an_empty_chain_reads_headers(configuration: Any) -> None:
     assert (found.reads, found.gso, found.queue.copy_bytes) == ("headers", True, 192)
 
 
+LOOKS = {"kind": "segment", "transports": ["udp", "tcp"], "looks_only": True, "reads": "headers", "gso": True}
+COPIED = ("copies", True, 192)
+
+
+@pytest.mark.parametrize(
+    ("keys", "rest", "path", "gso", "copy_bytes"),
+    [
+        ({}, "match = {}", *COPIED),
+        ({}, 'match = { protocol = "udp" }', *COPIED),
+        ({"reads": "payload"}, "match = {}", "copies", True, 65531),
+        ({"growth_bytes": {"front": 0, "back": 0}}, "match = {}", *COPIED),
+        ({}, 'match = {}\npath = "queue"', "queue", False, 192),
+        ({}, 'match = {}\non_failure = "closed"', "queue", False, 192),
+        ({"gso": False}, "match = {}", "queue", False, 192),
+        ({"looks_only": False}, "match = {}", "queue", False, 192),
+        ({}, 'match = {}\nchain = { module = "other" }', "queue", False, 65531),
+        ({}, "match = {}\nchain = []", "queue", False, 192),
+        ({}, 'match = {}\nstate = "deprecated"', *COPIED),
+    ],
+)  # fmt: skip
+def test_which_chains_look_at_copies(
+    configuration: Any, keys: Any, rest: str, path: str, gso: bool, copy_bytes: int
+) -> None:
+    configuration.module("looks", **LOOKS | keys)
+    configuration.module("other", kind="segment", transports=["udp", "tcp"])
+    chained = rest if "chain" in rest else f'{rest}\nchain = [{{ module = "looks" }}, {{ module = "looks" }}]'
+    configuration.policies(f"[policy.p]\n{chained}")
+    plan = configuration.load()
+    (found,) = plan.chains
+    assert (found.path, found.gso, found.queue.gso, found.queue.copy_bytes) == (path, gso, gso, copy_bytes)
+    assert found.queue.copies == plan.rules.diversions[0].queues.copies == (path == "copies")
+
+
+def test_groups_and_queues_share_one_numbering(configuration: Any) -> None:
+    configuration.module("looks", **LOOKS)
+    looking = 'match = {}\nchain = { module = "looks" }'
+    configuration.policies(
+        f'[policy.a]\npriority = 2\n{looking}\n[policy.b]\n{looking}\npath = "queue"\n[policy.c]\npriority = 1\n{looking}'
+    )
+    plan = configuration.load()
+    numbers = {each.policy.name: (each.queue.first, each.queue.kind_name) for each in plan.chains}
+    assert numbers["a"] == numbers["c"]
+    assert sorted({numbers["a"], numbers["b"]}) == [(4500, "queue"), (4501, "group")]
+
+
 def test_one_queue_group_for_each_kind(configuration: Any) -> None:
     configuration.settings("workers = 2\nfirst_queue = 10")
     configuration.module("deep")

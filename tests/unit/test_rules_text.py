@@ -20,6 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 PINS = Path("/sys/fs/bpf")
 NETWORKS = tuple(map(ip_network, ("10.0.0.0/8", "192.168.0.0/16", "fd00::/8")))
 OPEN, CLOSED = QueueGroup(4500, 1, True), QueueGroup(4510, 3, False)
+COPIES, SPREAD_COPIES = QueueGroup(4520, 1, True, copies=True), QueueGroup(4530, 2, True, copies=True)
 VOICE = Selector(("udp",), remote=NETWORKS, remote_port=((5004, 5100),))
 MANY = Selector(
     ("udp", "tcp"), local=(ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16")),
@@ -44,6 +45,12 @@ PLANS = {
         ("wrap", Selector(("tcp",), user=(1000, 1001), remote=NETWORKS), Selector(user=(1001,)), OPEN, True),
         ("both", Selector(user=(1002,)), None, CLOSED, True),
         ("drain", None, None, OPEN, True),
+    ),
+    "copies": (
+        ("watch", Selector(("tcp",), remote_port=((443, 443),)), None, COPIES),
+        ("spread", Selector(user=(1000,)), None, SPREAD_COPIES),
+        ("watch2", Selector(("udp",), remote_port=((53, 53),)), None, COPIES),
+        ("closed", Selector(("udp",)), None, CLOSED),
     ),
     "kept": (
         ("old", Selector(("udp",), user=(1000, 1001), remote=NETWORKS), GUEST, OPEN, False, "kept"),
