@@ -18,7 +18,7 @@ cdef struct l45_waiting:
     uint64_t coalesce_ns    # how long a nap is; 0: there is none
     uint64_t busy_ns        # how long it looks for packets before it sleeps
     uint64_t batch_ns       # when the last batch came
-    uint64_t gap_ns         # between that and the one before
+    uint64_t pace_ns        # from one message to the next, by the last few batches
     int batch               # messages in the last one; 0: it has had its nap
     uint64_t *overruns      # counter: the kernel had no room to hand us packets
 

@@ -11,7 +11,7 @@ from layer45.fastpath.receive cimport BATCH, l45_slots
 cdef enum:
     SECOND_NS = 1000000000
     NEAR_NS = 2000000000    # a timer nearer than this gets a ppoll: recvmmsg may sleep for sockets.IDLE_CHECK_S
-    WORTH_A_NAP = 4         # messages that may be expected to come in one, as fast as the last batches came
+    WORTH_A_NAP = 4         # messages that may be expected to come in one
 
 
 cdef int receive(l45_waiting *waiting, l45_slots *slots, int flags) noexcept nogil:
@@ -23,7 +23,7 @@ cdef int receive(l45_waiting *waiting, l45_slots *slots, int flags) noexcept nog
 
 cdef int wait_for_batch(l45_waiting *waiting, l45_slots *slots, uint64_t now_ns, uint64_t next_ns) noexcept nogil:
     cdef int count
-    if waiting.batch < BATCH and waiting.batch * waiting.coalesce_ns > WORTH_A_NAP * waiting.gap_ns:
+    if 0 < waiting.batch < BATCH and waiting.pace_ns * WORTH_A_NAP < waiting.coalesce_ns:
         _nap(waiting, now_ns, next_ns)
     if waiting.busy_ns:
         count = _look(waiting, slots, min(next_ns, monotonic_ns() + waiting.busy_ns))
@@ -38,7 +38,10 @@ cdef int wait_for_batch(l45_waiting *waiting, l45_slots *slots, uint64_t now_ns,
 
 
 cdef void waiting_batch(l45_waiting *waiting, int count, uint64_t now_ns) noexcept nogil:
-    waiting.gap_ns = now_ns - waiting.batch_ns
+    """A pause in front of a burst counts for little; neither do an answer and the next question, one behind the other,
+    make a fast flow."""
+    cdef uint64_t pace_ns = (now_ns - waiting.batch_ns) // count
+    waiting.pace_ns = (waiting.pace_ns + min(pace_ns, WORTH_A_NAP * waiting.coalesce_ns)) // 2
     waiting.batch_ns = now_ns
     waiting.batch = count
 
