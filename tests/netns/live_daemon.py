@@ -18,7 +18,7 @@ from .topology import Host
 
 START_S = 20.0
 LAYER45 = (sys.executable, "-m", "layer45")
-VOICE = '[policy.voice]\nmatch = { protocol = "udp", remote_port = [5000] }\n'
+VOICE = '[policy.voice]\nmatch = { protocol = "udp", remote_port = [5000] }\npath = "queue"\n'
 
 
 class LiveDaemon:
