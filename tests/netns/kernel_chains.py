@@ -49,10 +49,10 @@ def handed_over(daemon: Daemon) -> int:
 
 
 def pinned(daemon: Daemon) -> list[str]:
-    """Names of BPF objects of the daemon."""
+    """Names of programs of the daemon's kernel chains."""
     owner = daemon.ask("status")["rules"]["owner"]
     with daemon.host.entered():
-        return sorted(each.name for place in pins.existing(owner) for each in place.iterdir())
+        return sorted(each.name for place in pins.existing(owner) for each in place.glob("chain*"))
 
 
 def counted(daemon: Daemon, policy: str) -> dict[str, Any]:
