@@ -75,6 +75,7 @@ def test_status_of_a_daemon_without_policies(capsys: pytest.CaptureFixture[str])
 def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
     document = {
         "engine": {"received": 5},
+        "kernel": {"passed": 6},
         "policies": {
             "p": {
                 "class": 1, "packets": 5,
@@ -83,12 +84,16 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
                 ],
             }
         },
-        "help": {"received": "R", "packets": "P", "tag.tagged": "T", "tag.share": "S", "tag.gone": "G"},
+        "help": {
+            "kernel.passed": "K", "received": "R", "packets": "P", "tag.tagged": "T", "tag.share": "S",
+            "tag.gone": "G",
+        },
     }  # fmt: skip
     show_stats(document)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["received", "5", "R"] in lines
     assert ["packets", "5", "P"] in lines
+    assert ["passed", "6", "K"] in lines
     assert lines[-3:] == [
         ["1", "tag:", "tagged", "4", "T"],
         ["1", "tag:", "share", "0.6667", "S"],
