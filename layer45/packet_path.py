@@ -4,7 +4,7 @@ queue:   diverted to the engine, each with a verdict
 copies:  they go on at once, and the engine gets copies of their first bytes (netfilter's NFLOG), many with
          one message; where every module of the chain only looks
 kernel:  the rules ask programs that are the chain (rules/kernel_program.py); only what is out of the
-         ordinary goes the other way
+         ordinary goes one of the other ways
 
 The kernel has chains that only choose, count and drop, as their modules declare (kernel_table.py). It does so
 as the engine does, packet by packet. It must not send some segments of a TCP connection through the queue,
