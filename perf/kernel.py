@@ -44,7 +44,7 @@ def pair(chain: str, path: str | None) -> Iterator[Pair]:
         if path:
             for host, end in ((hosts.a, "remote_port"), (hosts.b, "local_port")):
                 match = f"{{ {end} = {PORTS} }}"
-                config = lab.write_config(Path(folder) / host.name[-1], chain, match, path=path)
+                config = lab.write_config(Path(folder) / host.name[-1], chain, match, path)
                 pids.append(stack.enter_context(lab.daemon(host, config)).pid)
         for words in (
             ["iperf3", "-s", "-p", str(IPERF_PORT)],

@@ -68,9 +68,9 @@ PLANS = {
         ("new", Selector(("tcp",), remote_port=((80, 80),)), None, OPEN),
     ),
     "kernel": (
-        ("count", VOICE, None, OPEN, False, "any", KernelChain("", ("udp",))),
-        ("drop", Selector(program=("dig",)), None, CLOSED, False, "any", DROPPING),
-        ("gone", Selector(remote_port=((53, 53),)), None, CLOSED, False, "ended", DROPPING),
+        ("count", VOICE, None, OPEN, False, "any", "", KernelChain("", ("udp",))),
+        ("drop", Selector(program=("dig",)), None, CLOSED, False, "any", "", DROPPING),
+        ("gone", Selector(remote_port=((53, 53),)), None, CLOSED, False, "ended", "", DROPPING),
         ("queue", Selector(("udp",), remote_port=((80, 80),)), None, OPEN),
     ),
 }
