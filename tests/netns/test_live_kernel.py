@@ -3,10 +3,13 @@
 a: clients ──▶ wire ──▶ b: echo servers; a daemon at each end
 """
 
+import os
+import shutil
 import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +43,11 @@ CLOSED = Service("closed", 7004, '{ module = "drop", length = "100-" }', 'on_fai
 SERVICES = [COUNT, PREFIX, BOTH, CLOSED]
 WEB = Service("web", 8080, protocol="tcp")
 DATA = Service("data", 8081, '{ module = "drop", length = "1-", direction = "egress" }', protocol="tcp")
+REFUSES = """#!/bin/sh
+rules=$(cat)
+case "$rules" in *object-pinned*) echo no match bpf >&2; exit 1;; esac
+printf '%s\\n' "$rules" | exec {real} "$@"
+"""
 STREAM_BYTES = 600_000  # the capture has room for a thousand packets
 
 
@@ -185,6 +193,27 @@ def test_without_bpf_it_is_the_queue(hosts: Hosts) -> None:
         assert path == "queue" and "Operation not permitted" in reason
         assert f"no chain runs in the kernel: {reason}" in a.host.run(a.command("status")).stdout
         assert queued(a) == counted(a, "prefix")["packets"] == 3
+
+
+def test_where_the_kernel_does_not_take_the_rules_it_is_the_queue(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one without xt_bpf, which is not to be had here: a program refuses in front of the real one."""
+    for tool in ("iptables-restore", "ip6tables-restore"):
+        script = tmp_path / tool
+        script.write_text(REFUSES.format(real=shutil.which(tool)))
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    policies = client_side([PREFIX]).replace('"queue"', '"auto"')
+    with running(hosts.a, policies) as a, echo(hosts.b, 7002):
+        with connected(hosts.a, socket.AF_INET, hosts.b, 7002) as client:
+            assert exchange(client, [b"abc", b"b"], 0.3) == [b"b"]
+        assert path_of(a, "prefix") == ("queue", "iptables-restore: no match bpf")
+        assert queued(a) == counted(a, "prefix")["packets"] == 3
+        for tool in ("iptables-restore", "ip6tables-restore"):
+            (tmp_path / tool).unlink()
+        a.reload()  # a kernel that has learned it
+        assert path_of(a, "prefix") == ("kernel", "") and counted(a, "prefix")["packets"] == 3
 
 
 def test_where_another_reads_the_queue_that_is_nobodys_it_is_the_queue(hosts: Hosts) -> None:
