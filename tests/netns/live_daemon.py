@@ -107,6 +107,7 @@ class LiveDaemon:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+            self.host.run(self.command("rules", "--remove"), check=False)  # maps and programs outlive a host
         root = mount_point() / self.cgroup_root
         for path in sorted(root.glob("**/"), reverse=True):
             kill_all_in(path)
