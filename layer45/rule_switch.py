@@ -18,7 +18,7 @@ from layer45.rules.kernel_chains import Counted, KernelChains
 from layer45.rules.known import KnownConnections
 from layer45.rules.socket_end import end_sockets
 from layer45.rules.tagger import Tagger
-from layer45.start_checks import bound_queues
+from layer45.start_checks import queue_is_read
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +101,7 @@ class RuleSwitch:
         self.no_kernel = ""
         if plan.in_kernel and self.name != "iptables":
             self.no_kernel = f"backend {self.name} has no BPF match"
-        elif plan.kernel_drops and NOBODYS_QUEUE in bound_queues():
+        elif plan.kernel_drops and queue_is_read(NOBODYS_QUEUE):
             self.no_kernel = f"a program reads queue {NOBODYS_QUEUE}, which is to be nobody's"
         elif plan.in_kernel:
             try:
