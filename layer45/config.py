@@ -8,13 +8,14 @@ from msgspec import Meta
 
 from layer45.problems import Place, Problems, shown
 from layer45.rules.diversion import MarkLayout
+from layer45.rules.kernel_chain import NOBODYS_QUEUE
 from layer45.table import read_table
 from layer45.toml_file import Read, read_toml
 from layer45.trusted_files import Distrusted, open_directory
 
 FILE_NAME = "layer45.toml"
 SOCKET_PATH_BYTES = 107  # sun_path, without its final 0
-LAST_QUEUE = 65535
+LAST_QUEUE = NOBODYS_QUEUE - 1
 DEFAULT_MODULE_DIR = "/etc/layer45/modules"
 DISTRIBUTION_MODULE_DIR = "/usr/lib/layer45/modules"  # packages may put modules there
 

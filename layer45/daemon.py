@@ -31,6 +31,7 @@ from layer45.first_plan import first_plan
 from layer45.following import Following
 from layer45.handover import Predecessor
 from layer45.inheritance import Inheritance, inheritance_path, left_by, write_inheritance
+from layer45.kernel_stats import KERNEL_HELP, with_kernel
 from layer45.life_cycle import STATES, Command, LifeCycle, iso
 from layer45.loader import Plan, with_exec, with_states, without_versions
 from layer45.lock import DaemonLock
@@ -310,6 +311,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What `layer45 status --json` prints."""
+        rules = self._rules
         return {
             "pid": os.getpid(),
             "started": iso(self._started),
@@ -318,25 +320,30 @@ class Daemon:
             "config": str(self.directory),
             "control_socket": self.plan.settings.control_socket,
             "namespace": network_namespace(),
-            "policies": policy_states(self.plan, self._standing, self._chain_stats()),
+            "policies": policy_states(self.plan, self._standing, self._chain_stats(), rules.no_kernel),
             "queues": self._engine.status().get("queues", []),
-            "rules": {"backend": self._rules.name, "owner": self.plan.rules.owner},
+            "rules": {"backend": rules.name, "owner": self.plan.rules.owner},
             "tagger": dict(zip(("on", "reason"), self._tagged, strict=True)),
             "last_reload": self._last_reload,
             "privileges": described(),
             "warnings": [*self.plan.warnings, *self._following.missing()],
         }
 
+    def _counted(self) -> dict[str, Any]:
+        """By engine and kernel; see Engine.stats and kernel_stats.py."""
+        rules = self._rules
+        return with_kernel(self._engine.stats(), self.plan.chains, rules.kernel_counted(), rules.no_kernel)
+
     def _chain_stats(self) -> dict[str, Any]:
-        return dict(self._engine.stats().get("policies", {}))
+        return dict(self._counted().get("policies", {}))
 
     def _standing(self, name: str) -> dict[str, Any]:
         return {**self._life_cycle.describe(name), "disabled": self._disabling.describe(name)}
 
     def stats(self) -> dict[str, Any]:
         """Every counter and ratio, with help: by its name, a module's by MODULE.NAME. See Engine.stats."""
-        stats = self._engine.stats()
-        return {**stats, "help": {**stats.get("help", {}), **POLICY_HELP, **self._module_help()}}
+        stats, own = self._counted(), {**POLICY_HELP, **KERNEL_HELP}
+        return {**stats, "help": {**stats.get("help", {}), **own, **self._module_help()}}
 
     def _module_help(self) -> dict[str, str]:
         manifests = [instance.module.manifest for chain in self.plan.chains for instance in chain.instances]

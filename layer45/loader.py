@@ -30,12 +30,13 @@ from layer45.life_cycle import State
 from layer45.load_list import loaded_policies
 from layer45.modulefolder import ModuleIndex, find_modules
 from layer45.numbering import QueueKind, QueuePlan, number_classes, number_queues
-from layer45.packet_path import PacketPath, packet_path
+from layer45.packet_path import PacketPath, kernel_chain, packet_path
 from layer45.policy import Policy, read_policies
 from layer45.problems import Place, Problems
 from layer45.ratio import Ratios
 from layer45.rivals import check_priorities, warn_of_shadows
 from layer45.rules.diversion import Diversion, Flows, QueueGroup, RulePlan, Selector
+from layer45.rules.kernel_chain import KernelChain
 from layer45.selector import PROTOCOLS, as_policy_protocol
 from layer45.trust import Trust, read_trust
 from layer45.versions import Version, succeed
@@ -63,8 +64,8 @@ class ChainPlan:
 
     text: equal texts mean equal chains, which a reload may keep. protocols: those the policy diverts. flows:
     which of them it gets. replay_only: why the chain does not work fully on live packets. name: of the class;
-    the policy's, or that of an old version, see versions.py. path: see packet_path.py.
-    lets_go: the rest of a flow stays in the kernel, once the chain is done with it.
+    the policy's, or that of an old version, see versions.py. lets_go: the rest of a flow stays in the kernel,
+    once the chain is done with it. kernel: the chain, if the kernel can run it.
     """
 
     policy: Policy
@@ -82,8 +83,18 @@ class ChainPlan:
     replay_only: tuple[str, ...] = ()
     flows: Flows = "any"
     name: str = ""
-    path: PacketPath = "queue"
     lets_go: bool = False
+    kernel: KernelChain | None = None
+
+    @property
+    def path(self) -> PacketPath:
+        """The way of the packets, on a host that can do it: see packet_path.py."""
+        return "kernel" if self.kernel else self.engine_path
+
+    @property
+    def engine_path(self) -> PacketPath:
+        """The way of those that the kernel leaves to the engine."""
+        return "copies" if self.queue.copies else "queue"
 
     @property
     def is_old(self) -> bool:
@@ -296,6 +307,8 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
     """A composed policy with the numbers it was given."""
     policy, properties = composed.policy, composed.properties
     settings = {"on_failure": policy.on_failure, "mtu": policy.mtu, "protocols": "+".join(composed.protocols)}
+    text = canonical(composed.instances, settings)
+    kernel = kernel_chain(policy, composed.instances, composed.protocols, properties, text)
     return ChainPlan(
         policy=policy,
         class_id=class_id,
@@ -306,13 +319,13 @@ def chain_plan(composed: Composed, class_id: int, queue: QueuePlan) -> ChainPlan
         reads=properties.reads,
         gso=queue.gso,
         queue=queue,
-        text=canonical(composed.instances, settings),
+        text=f"{text}\npath=kernel" if kernel else text,  # on another path, all is counted anew
         protocols=composed.protocols,
         digests=properties.digests,
         replay_only=tuple(text for _, text in cautions(composed.links)),
         name=policy.name,
-        path=packet_path(policy, composed.instances),
         lets_go=properties.lets_go,
+        kernel=kernel,
     )
 
 
@@ -346,7 +359,8 @@ def _diversion(chain: ChainPlan, select: Selector, unless: Selector | None) -> D
     group = QueueGroup(queue.first, queue.workers, queue.on_failure == "open", queue.copies)
     renumbers = queue.renumbers and flows != "ended"  # those that it has customized are closed
     lets_go = blake2s(chain.text.encode(), digest_size=8).hexdigest() if chain.lets_go else ""
-    return Diversion(chain.name, chain.class_id, select, unless, group, renumbers, flows, lets_go)
+    kernel = chain.kernel
+    return Diversion(chain.name, chain.class_id, select, unless, group, renumbers, flows, lets_go, kernel)
 
 
 def owner_name(settings: Settings) -> str:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from layer45.counter_table import read_counters, read_ratios
 from layer45.growth import Growth, parse_growth
+from layer45.kernel_table import KernelPart, read_kernel_part
 from layer45.parameter import Parameter
 from layer45.parameter_table import read_parameters
 from layer45.problems import Place, Problems, shown
@@ -64,6 +65,7 @@ class Manifest(ModuleTable):
     growth_front, growth_back: of a packet. stream_bytes, stream_every: so many bytes are inserted at most
     for each begun so many of a TCP stream.
     notices: counters of which an operator should hear when they are first above 0.
+    kernel: what of it the kernel can do by itself; None: nothing.
     match, unless: the sockets it has when layer45.toml names it in `load`; None: it has no such opinion.
     looks_only: it says PASS of every packet and does nothing to it, so that a copy of its start will do.
     """
@@ -76,6 +78,7 @@ class Manifest(ModuleTable):
     counters: Mapping[str, str] = field(default_factory=dict)
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    kernel: KernelPart | None = None
     match: Selector | None = None
     unless: Selector | None = None
 
@@ -160,7 +163,7 @@ def _parse(file: Path, data: bytes, problems: Problems) -> Manifest | None:
     if read is None:
         return None
     top, place = read
-    report_unknown(top, ("module", "param", "counter", "ratio", "match"), place, problems)
+    report_unknown(top, ("module", "param", "counter", "ratio", "match", "kernel"), place, problems)
     module = place.child("module")
     values = read_table(top.get("module", {}), ModuleTable, module, problems)
     parameters = read_parameters(top.get("param", {}), place.child("param"), problems)
@@ -168,6 +171,10 @@ def _parse(file: Path, data: bytes, problems: Problems) -> Manifest | None:
     inserted, every = _read_growth(values, "stream_growth", ("bytes", "every"), parameters, module, problems)
     _check(values, file, module, problems)
     counted = _read_counted(top, place, problems)
+    kernel = None
+    if "kernel" in top:
+        names = tuple(counted["counters"])
+        kernel = read_kernel_part(top["kernel"], values, parameters, names, place.child("kernel"), problems)
     match, unless = (
         read_match(top["match"], place.child("match"), problems) if "match" in top else (None, None)
     )
@@ -180,6 +187,7 @@ def _parse(file: Path, data: bytes, problems: Problems) -> Manifest | None:
         stream_bytes=inserted,
         stream_every=every,
         parameters=parameters,
+        kernel=kernel,
         match=match,
         unless=unless,
         **counted,

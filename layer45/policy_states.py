@@ -5,6 +5,7 @@ from typing import Any
 
 from layer45.loader import ChainPlan, Plan
 from layer45.old_versions import describe
+from layer45.packet_path import PacketPath
 from layer45.policy import Policy
 
 POLICY_HELP = {
@@ -24,18 +25,33 @@ POLICY_HELP = {
 
 
 def policy_states(
-    plan: Plan, standing: Callable[[str], dict[str, Any]], seen: Mapping[str, Any]
+    plan: Plan, standing: Callable[[str], dict[str, Any]], seen: Mapping[str, Any], no_kernel: str = ""
 ) -> list[dict[str, Any]]:
-    """All policies, those in effect first. standing: of each. seen: Engine.stats of the chains, by name."""
+    """All policies, those in effect first. standing: of each. seen: Engine.stats of the chains, by name.
+
+    no_kernel: why no chain can run in the kernel.
+    """
     chains = {chain.policy.name: chain for chain in plan.newest}
     names = (*chains, *(name for name in plan.policies if name not in chains))
     return [
         {
             **_policy_state(plan.policies[name], standing(name), chains.get(name), seen.get(name, {})),
+            **_path(chains.get(name), no_kernel),
             "versions": describe(plan, name, seen),
         }
         for name in names
     ]
+
+
+def _path(chain: ChainPlan | None, no_kernel: str) -> dict[str, Any]:
+    """The one that its packets take; why not the other."""
+    reason = no_kernel if chain and chain.path == "kernel" else ""
+    return {"path": path_of(chain, no_kernel) if chain else None, "path_reason": reason}
+
+
+def path_of(chain: ChainPlan, no_kernel: str) -> PacketPath:
+    """The one that the packets of a chain take. no_kernel: why none can run in the kernel."""
+    return chain.engine_path if no_kernel else chain.path
 
 
 def _policy_state(
@@ -46,7 +62,6 @@ def _policy_state(
         "summary": policy.summary,
         **standing,
         "class": chain.class_id if chain else None,
-        "path": chain.path if chain else None,
         "queues": chain.queue.ends if chain else None,
         "on_failure": policy.on_failure,
         "chain": [instance.module.manifest.name for instance in chain.instances] if chain else [],

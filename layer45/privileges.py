@@ -43,10 +43,12 @@ def begin() -> None:
     """The first thing in the daemon's process, before it has a second thread: what it never needs goes.
 
     So a configuration that cannot be read without it is refused now, and not at a reload. No core is dumped:
-    people's packets are in it.
+    people's packets are in it. Each chain in the kernel is a descriptor.
     """
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     starting = STARTING | _in_use() | _raisable()

@@ -13,9 +13,12 @@ from layer45.lock import DaemonLock
 from layer45.rules import backend, cgroups, conntrack
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
+from layer45.rules.kernel_chain import NOBODYS_QUEUE
+from layer45.rules.kernel_chains import Counted, KernelChains
 from layer45.rules.known import KnownConnections
 from layer45.rules.socket_end import end_sockets
 from layer45.rules.tagger import Tagger
+from layer45.start_checks import queue_is_read
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +42,8 @@ class RuleSwitch:
         self._cgroups: dict[str, int | None] = {}
         self._tagger = Tagger()
         self._known = KnownConnections()
+        self._kernel = KernelChains()
+        self.no_kernel = ""  # why chains that the kernel can run go through the queue
 
     def present(self, owner: str) -> bool:
         """Whether rules of this owner are in this network namespace."""
@@ -57,19 +62,57 @@ class RuleSwitch:
 
     def install(self, plan: RulePlan) -> None:
         """What was prepared for the plan must be there. Raises Layer45Error, and then nothing has changed."""
-        if self._auto and plan.asks_map:  # and so it stays: a hook that goes takes packets with it
-            self.name = _told(backend.choose_for, plan)
+        self._choose(plan)
         found = _told(cgroups.versions, plan)
-        _told(backend.install, plan, self.name, self._installed == self.name)
+        self._install(plan)
         before, self._plan = self._plan, plan
         self._installed, self._cgroups = self.name, found
         _told(self._known.settle, plan)
+        _told(self._kernel.settle, plan)
         self._take_back(plan, before)
 
     def _take_back(self, plan: RulePlan, before: RulePlan | None) -> None:
         """Flows that left by the word of a chain that is another now, or to another daemon, come again."""
         if plan.letting_go != (before.letting_go if before else {}):
             conntrack.clear(plan.marks.exempt_bit, lambda mark: not plan.stays(mark, before))
+
+    def _choose(self, plan: RulePlan) -> None:
+        """What stands is kept where it will do, whoever put it in: a hook that goes takes packets along."""
+        if self._auto and plan.asks_map:
+            self.name = _told(backend.choose_for, plan)
+        elif self._auto and plan.in_kernel and not self._installed and self.name != "iptables":
+            self.name = backend.standing(plan.owner) or _told(backend.choose_for, plan)
+
+    def _install(self, plan: RulePlan) -> None:
+        """Where the kernel does not take the rules that ask it for chains, with those for the queue."""
+        if self._prepare_kernel(plan):
+            try:
+                _told(backend.install, plan, self.name, self._installed == self.name)
+                return
+            except Layer45Error as error:
+                reason = str(error)
+            _told(backend.install, plan.without_kernel(), self.name, self._installed == self.name)
+            self.no_kernel = reason
+            return
+        _told(backend.install, plan.without_kernel(), self.name, self._installed == self.name)
+
+    def _prepare_kernel(self, plan: RulePlan) -> bool:
+        """Whether the rules can ask it for chains."""
+        self.no_kernel = ""
+        if plan.in_kernel and self.name != "iptables":
+            self.no_kernel = f"backend {self.name} has no BPF match"
+        elif plan.kernel_drops and queue_is_read(NOBODYS_QUEUE):
+            self.no_kernel = f"a program reads queue {NOBODYS_QUEUE}, which is to be nobody's"
+        elif plan.in_kernel:
+            try:
+                self._kernel.prepare(plan)
+            except RulesError as error:
+                self.no_kernel = str(error)
+        return plan.in_kernel and not self.no_kernel
+
+    def kernel_counted(self) -> Counted:
+        """What chains that the kernel runs have counted. Raises Layer45Error."""
+        return _told(self._kernel.counted)
 
     def divert_nothing(self, plan: RulePlan) -> None:
         """The hooks stay; customized connections are closed, and dropped from now on. Raises Layer45Error."""
@@ -88,16 +131,18 @@ class RuleSwitch:
     def let_go(self) -> None:
         """Of what is this process's: rules and the map's names are another's now. Sockets keep their tags."""
         self._tagger.close()
+        self._kernel.close()
         self._known.close()
 
     def remove(self, owner: str) -> None:
         """Raises Layer45Error."""
         self._known.close()
+        self._kernel.close()
         _told(backend.remove, owner)
 
     def release(self, owner: str) -> None:
         """Undoes prepare where no rules came of it. Raises Layer45Error."""
-        if self._known.opened and not self.present(owner):
+        if (self._known.opened or self._kernel.opened) and not self.present(owner):
             self.remove(owner)
 
     def tag(self, plan: RulePlan) -> tuple[bool, str]:

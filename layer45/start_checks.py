@@ -34,6 +34,11 @@ def taken_numbers() -> tuple[int, ...]:
     return tuple({**_bound(BOUND_QUEUES), **_bound(BOUND_GROUPS)})
 
 
+def queue_is_read(number: int) -> bool:
+    """Whether a program has the queue."""
+    return number in _bound(BOUND_QUEUES)
+
+
 def _bound(listing: Path) -> dict[int, str]:
     """Those that somebody reads: number → netlink port. None while the kernel's module is not loaded yet."""
     try:

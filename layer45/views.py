@@ -26,7 +26,7 @@ def show_report(report: dict[str, Any]) -> None:
     if not report["ok"]:
         return
     print_table(
-        ("POLICY", "STATE", "PRIORITY", "CLASS", "QUEUE", "CHAIN", "GROWTH", "ON FAILURE"),
+        ("POLICY", "STATE", "PRIORITY", "CLASS", "PATH", "QUEUE", "CHAIN", "GROWTH", "ON FAILURE"),
         [_report_row(policy) for policy in report["policies"]],
     )
     count = len(report["policies"])
@@ -41,7 +41,14 @@ def _report_row(policy: dict[str, Any]) -> tuple[object, ...]:
     chain = _arrow(policy["modules"]) if queue else "-"
     return (
         *(policy[key] for key in ("name", "state", "priority")),
-        *(policy.get("class", "-"), _span(queues), chain, growth, policy["on_failure"]),
+        *(
+            policy.get("class", "-"),
+            policy.get("path", "-"),
+            _span(queues),
+            chain,
+            growth,
+            policy["on_failure"],
+        ),
     )
 
 
@@ -80,6 +87,8 @@ def show_status(state: dict[str, Any]) -> None:
     for policy in state["policies"]:
         if policy["disabled"]:
             print(f"disabled    {_disabled_line(policy)}")
+    for reason in {policy["path_reason"]: None for policy in state["policies"] if policy["path_reason"]}:
+        print(f"queue       no chain runs in the kernel: {reason}")
     print()
     _show_policies(state["policies"])
     print()
@@ -118,6 +127,7 @@ def _show_policies(policies: list[dict[str, Any]]) -> None:
             "VERSION",
             "FLOWS",
             "CLASS",
+            "PATH",
             "QUEUES",
             "PACKETS",
             "BYTES",
@@ -129,12 +139,21 @@ def _show_policies(policies: list[dict[str, Any]]) -> None:
 
 def _policy_row(p: dict[str, Any]) -> tuple[object, ...]:
     newest = next((each for each in p.get("versions", ()) if each["newest"]), None)
+    if newest and p["path"] == "kernel":  # which knows no flows
+        newest = {**newest, "flows": "-"}
     return (
         p["name"],
         p["state"] + ", disabled" * bool(p["disabled"]),
         *(p[key] for key in ("state_since", "state_source")),
         *(newest[key] if newest else "-" for key in ("version", "flows")),
-        *(p["class"], _span(p["queues"]), p["packets"], readable_bytes(p["bytes"]), _arrow(p["chain"])),
+        *(
+            p["class"],
+            p["path"] or "-",
+            _span(p["queues"]),
+            p["packets"],
+            readable_bytes(p["bytes"]),
+            _arrow(p["chain"]),
+        ),
     )
 
 
@@ -143,7 +162,7 @@ def _old_rows(p: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     for each in p.get("versions", ()):
         if not each["newest"]:
             old = (each["name"], "old", each["since"], "version", each["version"], each["flows"])
-            yield (*old, each["class"], _span(each["queues"]), *("" for _ in range(3)))
+            yield (*old, each["class"], "", _span(each["queues"]), *("" for _ in range(3)))
 
 
 def _show_queues(queues: list[dict[str, Any]]) -> None:
@@ -158,9 +177,17 @@ def show_stats(document: dict[str, Any]) -> None:
     print_table(
         ("ENGINE", "VALUE", "MEANING"), [(n, v, helps.get(n, "")) for n, v in document["engine"].items()]
     )
+    _show_kernel(document.get("kernel", {}), helps)
     for name, policy in document["policies"].items():
         print()
         print_table((f"POLICY {name}", "VALUE", "MEANING"), list(_policy_rows(policy, helps)))
+
+
+def _show_kernel(counted: dict[str, int], helps: dict[str, str]) -> None:
+    if any(counted.values()):
+        print()
+        rows = [(name, value, helps.get(f"kernel.{name}", "")) for name, value in counted.items()]
+        print_table(("KERNEL", "VALUE", "MEANING"), rows)
 
 
 def _policy_rows(policy: dict[str, Any], helps: dict[str, str]) -> Iterator[tuple[str, object, str]]:

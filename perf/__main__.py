@@ -26,6 +26,7 @@ QUICK = {
     "iperf3": shlex.split(
         '--rounds 1 --seconds 1 --streams 1 --directions forward --only direct "C loop" "look only" scramble'
     ),
+    "kernel": ["--rounds", "2", "--seconds", "1", "--packets", "50000"],
     "latency": shlex.split(
         '--rounds 2 --round-trips 3000 --beside idle "load of others" --only direct "C loop" "empty chain"'
     ),

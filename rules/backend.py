@@ -31,10 +31,15 @@ def choose(backend: str = "auto") -> str:
 
 
 def choose_for(plan: RulePlan, backend: str = "auto") -> str:
-    """As choose, but "auto" is a backend that can do what the plan needs. Raises RulesError."""
-    if backend == "auto" and plan.asks_map and shutil.which("iptables-restore"):
+    """As choose, but "auto" is a backend that can do what the plan needs, or wants. Raises RulesError."""
+    if backend == "auto" and (plan.asks_map or plan.in_kernel) and shutil.which("iptables-restore"):
         return "iptables"
     return choose(backend)
+
+
+def standing(owner: str) -> str:
+    """The backend by which rules of the owner are in this network namespace; empty: there are none."""
+    return next((name for name in BACKENDS if _installed(name, owner)), "")
 
 
 def nft_queue_problem() -> str | None:
@@ -80,7 +85,7 @@ def remove(owner: str) -> None:
 
 def installed(owner: str) -> bool:
     """Whether rules of the owner are in this network namespace."""
-    return any(_installed(name, owner) for name in BACKENDS)
+    return bool(standing(owner))
 
 
 def render(plan: RulePlan, backend: str = "auto") -> str:

@@ -17,7 +17,8 @@ OBJECT_PIN, OBJECT_GET = 6, 7
 LINK_CREATE, LINK_UPDATE = 28, 29
 PROG_TYPE_SOCKET_FILTER, PROG_TYPE_CGROUP_SOCK = 1, 9
 ATTACH_SOCK_CREATE = 2  # of programs of the latter type
-MAP_TYPE_HASH, NO_PREALLOC = 1, 1
+MAP_TYPE_HASH, MAP_TYPE_PERCPU_ARRAY, NO_PREALLOC = 1, 6, 1
+POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 
 
 def call(command: int, attributes: bytes, what: str) -> int:
@@ -50,6 +51,27 @@ def create_hash(key_bytes: int, value_bytes: int, capacity: int, name: str) -> i
     """A hash map whose entries take memory as they come; its descriptor."""
     shape = (MAP_TYPE_HASH, key_bytes, value_bytes, capacity, NO_PREALLOC)
     return call(MAP_CREATE, struct.pack("=7I16s", *shape, 0, 0, name.encode()), "create the BPF map")
+
+
+def create_counters(count: int, name: str) -> int:
+    """A map of one entry: 64-bit counters, which every CPU has of its own; its descriptor."""
+    shape = (MAP_TYPE_PERCPU_ARRAY, 4, 8 * count, 1, 0)
+    return call(MAP_CREATE, struct.pack("=7I16s", *shape, 0, 0, name.encode()), "create the BPF map")
+
+
+def counted(map_descriptor: int, count: int) -> list[int]:
+    """The counters of such a map, over all CPUs. Raises OSError."""
+    cpus = possible_cpus()
+    found = lookup(map_descriptor, bytes(4), 8 * count * cpus)
+    values = struct.unpack(f"={count * cpus}Q", found or bytes(8 * count * cpus))
+    return [sum(values[at::count]) for at in range(count)]
+
+
+@functools.cache
+def possible_cpus() -> int:
+    """How many CPUs this machine can ever have: the kernel tells the values of all. Raises OSError."""
+    spans = (span.split("-") for span in POSSIBLE_CPUS.read_text().strip().split(","))
+    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
 
 
 def pin(descriptor: int, path: Path) -> None:

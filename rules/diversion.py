@@ -3,9 +3,11 @@
 Plain values, made by the loader and read by every backend.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
+
+from layer45.rules.kernel_chain import KernelChain
 
 Network = IPv4Network | IPv6Network
 PortRange = tuple[int, int]  # first, last; inclusive
@@ -54,7 +56,8 @@ class Diversion:
     segments longer, so that conntrack must see them behind it, and the engine tells the map which connections
     it knows. flows: "any" that it selects; "kept": of those, only the ones that have the class already;
     "ended": the same, and their packets are dropped. lets_go: names the chain where it may be done with a
-    flow, whose class and exempt bit in conntrack's mark then say so; else empty.
+    flow, whose class and exempt bit in conntrack's mark then say so; else empty. kernel: the chain, if the
+    kernel can run it; the queues then get what its programs leave to the engine.
     """
 
     policy: str
@@ -65,6 +68,7 @@ class Diversion:
     renumbers: bool = False
     flows: Flows = "any"
     lets_go: str = ""
+    kernel: KernelChain | None = None
 
     def concerns(self, protocol: str) -> bool:
         """Whether packets of this protocol can be diverted."""
@@ -142,6 +146,20 @@ class RulePlan:
     def letting_go(self) -> dict[int, str]:
         """Class → chain, of those that may be done with a flow."""
         return {each.class_id: each.lets_go for each in self.diversions if each.lets_go}
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether rules ask programs that are chains."""
+        return any(each.kernel for each in self.diversions)
+
+    @property
+    def kernel_drops(self) -> bool:
+        """Whether one of them drops packets."""
+        return any(each.kernel and each.kernel.drops for each in self.diversions)
+
+    def without_kernel(self) -> "RulePlan":
+        """The same, with all packets through the queues."""
+        return replace(self, diversions=tuple(replace(each, kernel=None) for each in self.diversions))
 
     @property
     def asks_map(self) -> bool:

@@ -18,8 +18,12 @@ comes here.
              No match: clear M
              Policies that no new flow gets are first, and match those on egress that have their class
     known-udp, known-tcp:  class of the connection, if a policy of this protocol has it → hit; else clear it
-    hit<class>:  class into packet mark and connection mark → its queues; or dropped, if the policy is revoked
+    hit<class>:  class into packet mark and connection mark → its queues; or dropped, if revoked
                  Before that, where the chain may be done with flows: E in the connection's mark → left
+                 Where the kernel runs the chain: class into connection mark, replies → came<class>; what
+                 programs know is accepted or dropped, all else → rest<class>
+    came<class>: the same, with the programs for replies
+    rest<class>: class into packet mark → its queues
     left:        clear M in the packet mark: back to the hook, and on without us
     [map] known-map:  class that the map says → stream<class>. No such policy, but customized: drop
     [map] stream<class>:  class into packet mark → its queues; ingress policies that renumber lead here, too
@@ -44,8 +48,10 @@ from layer45.rules.iptables_ruleset import (
     LEAVE,
     Ruleset,
     clear,
+    kernel_hit,
     note,
     of_protocol,
+    remember,
     stream_hit,
     to_queues,
 )
@@ -240,11 +246,14 @@ def _hit(rules: Ruleset, diversion: Diversion) -> None:
     if diversion.flows == "ended":
         rules.add(chain, "-j DROP")
         return
+    if diversion.kernel:
+        kernel_hit(rules, diversion)
+        return
     value = rules.masked(rules.plan.marks.spread(diversion.class_id))
     if diversion.lets_go:
         _leave(rules, chain, diversion.class_id)
     rules.add(chain, note(diversion), f"-j MARK --set-xmark {value}")
-    _remember(rules, chain, diversion.class_id)
+    remember(rules, chain, diversion.class_id)
     to_queues(rules, chain, diversion.queues)
 
 
@@ -255,13 +264,3 @@ def _leave(rules: Ruleset, chain: str, class_id: int) -> None:
     rules.add(chain, f"-m connmark --mark {done} -g {rules.name('left')}")
     if rules.name("left") not in rules.chains:
         rules.add("left", clear(rules))
-
-
-def _remember(rules: Ruleset, chain: str, class_id: int) -> None:
-    """The class in the connection's mark. One that is new to it takes the word of another chain out of it."""
-    value, exempt = rules.plan.marks.spread(class_id), rules.plan.marks.exempt_bit
-    if rules.plan.letting_go:
-        new = f"-m connmark ! --mark {rules.masked(value)}"
-        rules.add(chain, new, f"-j CONNMARK --set-xmark {rules.masked(value, exempt)}")
-    else:
-        rules.add(chain, f"-j CONNMARK --set-xmark {rules.masked(value)}")

@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from layer45.rules import known, spread
+from layer45.rules import known, pins, spread
 from layer45.rules.diversion import Diversion, QueueGroup, RulePlan, Selector
 from layer45.rules.iptables_match import Alternatives
+from layer45.rules.kernel_chain import NOBODYS_QUEUE
+from layer45.rules.kernel_chains import pinned_name, verdicts
 from layer45.rules.names import chain_prefix, comment
 from layer45.rules.owners import OwnerTags, owner_tags
 
 Spread = Callable[[int, int, int], list[spread.Instruction]]
 
 LEAVE = "-j RETURN"  # out of our chains, where the chain was reached by goto alone
+# For what a kernel chain's programs say. A queue that nobody reads drops as a verdict of the engine does: who
+# sent the packet does not hear of it. With DROP, send() would fail.
+TARGETS = {"passes": "ACCEPT", "drops": f"NFQUEUE --queue-num {NOBODYS_QUEUE}"}
 
 
 @dataclass
@@ -99,6 +104,39 @@ def stream_hit(rules: Ruleset, diversion: Diversion) -> None:
     if queues.bypass:
         to_queues(rules, chain, replace(queues, bypass=False), rules.asks("customized"), "firm")
     to_queues(rules, chain, queues)
+
+
+def remember(rules: Ruleset, chain: str, class_id: int) -> None:
+    """The class in the connection's mark. One that is new to it takes the word of another chain out of it."""
+    value, exempt = rules.plan.marks.spread(class_id), rules.plan.marks.exempt_bit
+    if rules.plan.letting_go:
+        new = f"-m connmark ! --mark {rules.masked(value)}"
+        rules.add(chain, new, f"-j CONNMARK --set-xmark {rules.masked(value, exempt)}")
+    else:
+        rules.add(chain, f"-j CONNMARK --set-xmark {rules.masked(value)}")
+
+
+def kernel_hit(rules: Ruleset, diversion: Diversion) -> None:
+    """The class into the connection's mark; then the chain's programs say what becomes of the packet.
+
+    What they leave goes to the queues. To accept here is what a verdict of the engine does: the packet goes
+    on behind our hook.
+    """
+    assert diversion.kernel is not None
+    chain, came, rest = (f"{part}{diversion.class_id}" for part in ("hit", "came", "rest"))
+    value = rules.masked(rules.plan.marks.spread(diversion.class_id))
+    place = pins.directory(rules.plan.owner)
+    remember(rules, chain, diversion.class_id)
+    if rules.tags.sets:
+        rules.add(chain, clear(rules))
+    rules.add(chain, note(diversion), f"-m conntrack --ctdir REPLY -g {rules.name(came)}")
+    for at, begun in ((chain, True), (came, False)):
+        for verdict in verdicts(diversion.kernel):
+            name = pinned_name(diversion.class_id, verdict, begun)
+            rules.add(at, f"-m bpf --object-pinned {place / name}", f"-j {TARGETS[verdict]}")
+        rules.add(at, f"-g {rules.name(rest)}")
+    rules.add(rest, f"-j MARK --set-xmark {value}")
+    to_queues(rules, rest, diversion.queues)
 
 
 def to_queues(

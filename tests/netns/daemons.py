@@ -47,13 +47,15 @@ class Service:
     rest: str = ""
     protocol: str = "udp"
     server_chain: str | None = None
+    path: str = "queue"
 
     def text(self, side: str) -> str:
         """The policy, for the "client" or the "server" side."""
         key = "remote_port" if side == "client" else "local_port"
         chain = self.server_chain if side == "server" and self.server_chain is not None else self.chain
         match = f'{{ protocol = "{self.protocol}", {key} = [{self.port}] }}'
-        return f"[policy.{self.name}]\nmatch = {match}\nchain = [ {chain} ]\n{self.rest}\n"
+        head = f'[policy.{self.name}]\nmatch = {match}\npath = "{self.path}"'
+        return f"{head}\nchain = [ {chain} ]\n{self.rest}\n"
 
 
 def client_side(services: Iterable[Service]) -> str:

@@ -18,7 +18,7 @@ from .topology import Host
 
 START_S = 20.0
 LAYER45 = (sys.executable, "-m", "layer45")
-VOICE = '[policy.voice]\nmatch = { protocol = "udp", remote_port = [5000] }\n'
+VOICE = '[policy.voice]\nmatch = { protocol = "udp", remote_port = [5000] }\npath = "queue"\n'
 
 
 class LiveDaemon:
@@ -107,6 +107,7 @@ class LiveDaemon:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+            self.host.run(self.command("rules", "--remove"), check=False)  # maps and programs outlive a host
         root = mount_point() / self.cgroup_root
         for path in sorted(root.glob("**/"), reverse=True):
             kill_all_in(path)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from .live_daemon import LiveDaemon, live_daemon
+from .live_daemon import VOICE, LiveDaemon, live_daemon
 from .topology import Hosts
 
 pytestmark = pytest.mark.root
 
-CLOSED = '[policy.voice]\nmatch = { protocol = "udp", remote_port = [5000] }\non_failure = "closed"\n'
+CLOSED = VOICE + 'on_failure = "closed"\n'
 
 
 @pytest.fixture

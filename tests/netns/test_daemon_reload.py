@@ -22,10 +22,10 @@ pytestmark = pytest.mark.root
 
 SO_RCVBUFFORCE = 33  # the socket module does not name it
 
-PLAIN = '[policy.voice]\nmatch = { protocol = "udp", remote_port = [5000] }\n'
+PLAIN = '[policy.voice]\npath = "queue"\nmatch = { protocol = "udp", remote_port = [5000] }\n'
 TAGGED = PLAIN + 'chain = [ { module = "tag", id = "a" } ]\non_failure = "closed"\n'
-DEEP = '[policy.deep]\npriority = 9\nmatch = {{ cgroup = ["{}"] }}\non_failure = "closed"\n'
-OTHER = '[policy.other]\nmatch = { protocol = "tcp", remote_port = [80] }\n'
+DEEP = '[policy.deep]\npath = "queue"\npriority = 9\nmatch = {{ cgroup = ["{}"] }}\non_failure = "closed"\n'
+OTHER = '[policy.other]\npath = "queue"\nmatch = { protocol = "tcp", remote_port = [80] }\n'
 CLOSED_OTHER = OTHER + 'on_failure = "closed"\n'
 
 SENDER = """

@@ -27,6 +27,7 @@ chain = [ { module = "duplicate", copies = 2, spacing_ms = 50 }, { module = "tag
 [policy.closed]
 match = { protocol = "udp", remote_port = 5005 }
 chain = []
+path = "queue"
 on_failure = "closed"
 """
 

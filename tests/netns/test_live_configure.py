@@ -180,7 +180,7 @@ def refused(a: Daemon, chain: str) -> str:
     with pytest.raises(Layer45Error) as caught:
         ask(a.socket, Reload(), a.directory)
     place, _, text = str(caught.value).partition(": policy.bad.chain[0]: ")
-    assert place == f"{a.directory}/policies/all.toml:7" and len(text.splitlines()) == 1
+    assert place == f"{a.directory}/policies/all.toml:9" and len(text.splitlines()) == 1
     return text
 
 
@@ -193,7 +193,7 @@ def test_a_state_by_command_is_refused_in_the_same_way(hosts: Hosts, tmp_path: P
         done = hosts.a.run(a.command("activate", "bad"), check=False)
         assert (
             done.returncode == 1
-            and "all.toml:7: policy.bad.chain[0]: module bad: OSError: no card" in done.stderr
+            and "all.toml:9: policy.bad.chain[0]: module bad: OSError: no card" in done.stderr
         )
         assert {each["name"]: each["state"] for each in a.ask("status")["policies"]} == {
             "voice": "active", "bad": "standby",

@@ -49,7 +49,7 @@ while (now := time.monotonic() - begun) < {seconds} or running:
     time.sleep(0.002)
 print(count, failed)
 """
-SERVER = '[policy.server]\nmatch = { protocol = "udp", local_port = 7001 }\n'
+SERVER = '[policy.server]\npath = "queue"\nmatch = { protocol = "udp", local_port = 7001 }\n'
 CHAIN = 'chain = [ { module = "tag", id = "x", unmarked = "drop" } ]\n'
 CLIENT = f'[policy.client]\nmatch = {{ protocol = "udp", program = "phone" }}\n{CHAIN}'
 ONE_LINE = re.compile(r"there is no process \d+|process \d+ has ended|process \d+ \(.*\) has no bound .*")

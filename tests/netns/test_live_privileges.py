@@ -100,7 +100,7 @@ def test_status_tells_what_the_kernel_tells(daemon: LiveDaemon) -> None:
 
 def test_workers_that_a_reload_brings_are_confined_too(daemon: LiveDaemon) -> None:
     daemon.start()
-    closed = '[policy.other]\nmatch = { protocol = "udp", remote_port = [5001] }\non_failure = "closed"\n'
+    closed = VOICE.replace("voice", "other").replace("5000", "5001") + 'on_failure = "closed"\n'
     daemon.policies(VOICE + closed)
     daemon.layer45("reload")
     workers = [each for each in threads(daemon) if each["Seccomp"] == SYSTEM_CALLS_FILTERED]

@@ -20,6 +20,7 @@ from layer45.errors import ConfigError, Layer45Error
 from layer45.failures import ChainKey, Tally
 from layer45.loader import Plan, load
 from layer45.lock import DaemonLock, lock_path
+from layer45.rules.kernel_chains import Counted
 
 from .conftest import Configuration
 
@@ -99,6 +100,7 @@ class StandInEngine:
 
 class StandInRules:
     name = "stand-in"
+    no_kernel = ""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -109,6 +111,9 @@ class StandInRules:
     def install(self, plan: Any) -> None:
         self.stage.note("install " + "+".join(sorted({d.policy for d in plan.diversions})))
         self.stage.present = True
+
+    def kernel_counted(self) -> Counted:
+        return Counted()
 
     def prepare(self, plan: Any) -> int:
         self.stage.note("prepare")

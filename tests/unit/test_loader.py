@@ -94,7 +94,7 @@ COPIED = ("copies", True, 192)
         ({"gso": False}, "match = {}", "queue", False, 192),
         ({"looks_only": False}, "match = {}", "queue", False, 192),
         ({}, 'match = {}\nchain = { module = "other" }', "queue", False, 65531),
-        ({}, "match = {}\nchain = []", "queue", False, 192),
+        ({}, "match = {}\nchain = []", "kernel", False, 192),
         ({}, 'match = {}\nstate = "deprecated"', *COPIED),
     ],
 )  # fmt: skip

@@ -194,12 +194,12 @@ def test_more_policies_than_classes(configuration: Any) -> None:
 
 
 def test_no_queue_numbers_left(configuration: Any) -> None:
-    configuration.settings("first_queue = 65535")
+    configuration.settings("first_queue = 65534")
     configuration.policies("[policy.a]")
     configuration.load()
     configuration.policies('[policy.a]\n[policy.b]\non_failure = "closed"')
     assert configuration.problems() == [
-        "layer45.toml:2: first_queue: the queues would end at 65536; the last there is is 65535"
+        "layer45.toml:2: first_queue: the queues would end at 65535; the last there is is 65534"
     ]
 
 

@@ -71,8 +71,8 @@ def test_numbers_go_back_to_the_first() -> None:
 
 
 def test_the_last_queue() -> None:
-    assert number_queues([KINDS[0]], 65534, 2, (), True)[KINDS[0]].first == 65534
-    with pytest.raises(ValueError, match=r"^the queues would end at 65536; the last there is is 65535$"):
+    assert number_queues([KINDS[0]], 65533, 2, (), True)[KINDS[0]].first == 65533
+    with pytest.raises(ValueError, match=r"^the queues would end at 65536; the last there is is 65534$"):
         number_queues([KINDS[0]], 65534, 3, (), True)
 
 

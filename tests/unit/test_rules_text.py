@@ -14,6 +14,7 @@ import pytest
 from layer45.rules import backend, cgroups, iptables, iptables_raw, nft, pins
 from layer45.rules.diversion import Diversion, MarkLayout, QueueGroup, RulePlan, Selector
 from layer45.rules.errors import RulesError
+from layer45.rules.kernel_chain import KernelChain, Step
 from layer45.rules.names import chain_prefix, owner_tag, table_name
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,6 +27,7 @@ MANY = Selector(
     ("udp", "tcp"), local=(ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16")),
     local_port=((80, 80), (443, 443)), user=(1000, 1001), group=(100, 101), cgroup=("a", "b/c"),
 )  # fmt: skip
+DROPPING = KernelChain("", ("udp", "tcp"), (Step(("egress",), drops=True),))
 GUEST = Selector(user=(1001,))
 PLANS = {
     "empty": (),
@@ -64,6 +66,12 @@ PLANS = {
     "kept_streams": (
         ("old", Selector(("tcp",), remote_port=((80, 80),)), GUEST, OPEN, True, "kept"),
         ("new", Selector(("tcp",), remote_port=((80, 80),)), None, OPEN),
+    ),
+    "kernel": (
+        ("count", VOICE, None, OPEN, False, "any", "", KernelChain("", ("udp",))),
+        ("drop", Selector(program=("dig",)), None, CLOSED, False, "any", "", DROPPING),
+        ("gone", Selector(remote_port=((53, 53),)), None, CLOSED, False, "ended", "", DROPPING),
+        ("queue", Selector(("udp",), remote_port=((80, 80),)), None, OPEN),
     ),
 }
 ENDING = RulePlan("test", MarkLayout(0x10FF, 0x2000), ending=True)

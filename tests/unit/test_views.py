@@ -16,10 +16,12 @@ STATUS: dict[str, Any] = {
     "config": "/etc/layer45", "control_socket": "/run/s.sock", "namespace": 4026531840,
     "policies": [
         {"name": "voice", "summary": "", "state": "active", "state_since": "2026-01-02T03:04:05Z",
-         "state_source": "command", "disabled": WHY, "class": 1, "queues": [4500, 4501],
+         "state_source": "command", "disabled": WHY, "class": 1, "path": "queue",
+         "path_reason": "no BPF match", "queues": [4500, 4501],
          "on_failure": "open", "chain": ["tag", "fec"], "packets": 10, "bytes": 123456},
         {"name": "spare", "summary": "", "state": "standby", "state_since": "2026-01-01T00:00:00Z",
-         "state_source": "file", "disabled": None, "class": None, "queues": None,
+         "state_source": "file", "disabled": None, "class": None, "path": None,
+         "path_reason": "", "queues": None,
          "on_failure": "open", "chain": [], "packets": 0, "bytes": 0},
     ],
     "queues": [{"number": 4500, "alive": True}, {"number": 4501, "alive": False}],
@@ -48,7 +50,8 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
                  "one thing", "4500-4501", "tag → fec", "123.5 kB", "standby",
                  "2026-01-02T03:04:05Z  command", "file", "  main: none\n",
                  "  control: bpf net_admin, can raise sys_ptrace, programs can gain more\n",
-                 "  3 worker: net_admin, system calls filtered\n", "privileges  no filter\n"):  # fmt: skip
+                 "  3 worker: net_admin, system calls filtered\n", "privileges  no filter\n",
+                 "queue       no chain runs in the kernel: no BPF match\n"):  # fmt: skip
         assert part in said
 
 
@@ -72,6 +75,7 @@ def test_status_of_a_daemon_without_policies(capsys: pytest.CaptureFixture[str])
 def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
     document = {
         "engine": {"received": 5},
+        "kernel": {"passed": 6},
         "policies": {
             "p": {
                 "class": 1, "packets": 5,
@@ -80,12 +84,16 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
                 ],
             }
         },
-        "help": {"received": "R", "packets": "P", "tag.tagged": "T", "tag.share": "S", "tag.gone": "G"},
+        "help": {
+            "kernel.passed": "K", "received": "R", "packets": "P", "tag.tagged": "T", "tag.share": "S",
+            "tag.gone": "G",
+        },
     }  # fmt: skip
     show_stats(document)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["received", "5", "R"] in lines
     assert ["packets", "5", "P"] in lines
+    assert ["passed", "6", "K"] in lines
     assert lines[-3:] == [
         ["1", "tag:", "tagged", "4", "T"],
         ["1", "tag:", "share", "0.6667", "S"],
