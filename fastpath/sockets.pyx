@@ -19,7 +19,7 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # beyond the system's limits, for root;
 def raw_socket(family: int, exempt_mark: int) -> int:
     """A descriptor to send whole packets on, with a mark; the caller's to close."""
     with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, exempt_mark)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", exempt_mark))
         raw.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
         if family == socket.AF_INET:
             raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)

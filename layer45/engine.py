@@ -101,7 +101,7 @@ def _bind(worker: Worker, plan: QueuePlan, number: int, settings: Settings, mark
             fail_open=plan.fail_open,
             length=settings.queue_length,
             busy_poll_us=settings.busy_poll_us,
-            coalesce_us=settings.coalesce_us,
+            coalesce_us=0 if plan.gso else settings.coalesce_us,  # a super-packet is worth its system calls
             class_mask=marks.class_mask,
             exempt_mark=marks.exempt_bit,
             copies=plan.copies,

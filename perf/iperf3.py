@@ -64,6 +64,7 @@ TCP = {
     "empty chain, no GSO flag": Case(ends.ours("[]", alone=False)),
     "look only": Case(ends.ours(LOOK)),
     "look only, no GSO flag": Case(ends.ours(LOOK, alone=False)),
+    "look only, copies": Case(ends.ours(LOOK, path="auto")),
     "look first": Case(ends.ours(FIRST), leaves=True),
     "scramble": Case(ends.ours(SCRAMBLE), changes=True),
     "scramble, no GSO flag": Case(ends.ours(SCRAMBLE, alone=False), changes=True),
@@ -84,6 +85,7 @@ UDP = {
 CASES = {"tcp": TCP, "udp": UDP}
 TARGETS = (  # shares of TCP's throughput
     ("look only", "direct", 0.90),
+    ("look only, copies", "direct", 0.90),
     ("look first", "direct", 0.95),  # as much as direct, but for noise and conntrack
     ("scramble", "direct", 0.55),
     ("scramble", "scramble, no GSO flag", 4.0),

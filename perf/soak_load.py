@@ -33,7 +33,7 @@ SERVICES = {
     "fec": Service("fec", FEC_PORT, '{ module = "fec" }'),
     "scrambled": Service("scrambled", SCRAMBLE_PORT, f'{{ module = "scramble", {KEY} }}', protocol="tcp"),
     "streams": Service("streams", STREAM_PORT, STREAM_TAG, protocol="tcp"),
-    "dropped": Service("dropped", DROP_PORT, DROP, 'path = "queue"'),
+    "dropped": Service("dropped", DROP_PORT, DROP),
     "looked": Service("looked", LOOK_PORT, LOOK),
 }
 ROUND_S = 2.0

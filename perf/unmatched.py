@@ -39,6 +39,7 @@ def configuration(directory: Path, count: int) -> Path:
         "".join(
             f"[policy.p{number}]\npriority = {number * len(MATCHES) // count}\n"
             f"match = {{ {MATCHES[number * len(MATCHES) // count](number)} }}\nchain = {CHAIN}\n"
+            'path = "queue"\n'
             for number in range(count)
         )
     )

@@ -305,7 +305,7 @@ def test_a_second_daemon_in_one_namespace_needs_marks_and_queues_of_its_own(
         other.settings(cgroup_root=daemon.cgroup_root + "-2", first_queue=4600)
         assert "uses the mark bits" in other.layer45("run", status=1).splitlines()[-1]
         assert daemon.rules() == rules
-        other.settings(cgroup_root=daemon.cgroup_root + "-2", first_queue=4600, mark_mask=0xFF00000)
+        other.settings(cgroup_root=daemon.cgroup_root + "-2", first_queue=4600, mark_mask=0xFFF00000)
         other.start()
         assert arrives(hosts)
         assert arrives(hosts, port=5001)

@@ -93,7 +93,7 @@ def both(
     hosts: Hosts, folder: Path, chain: str, protocol: str = "udp", **settings: object
 ) -> Iterator[list[Counted]]:
     """Both hosts' daemons."""
-    service = [Service("counted", PORT, chain, 'path = "queue"', protocol)]
+    service = [Service("counted", PORT, chain, protocol=protocol)]
     with (
         counted(hosts.a, folder / "a", client_side(service), **settings) as a,
         counted(hosts.b, folder / "b", server_side(service), **settings) as b,
