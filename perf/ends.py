@@ -66,6 +66,19 @@ def nobody(_: Hosts, __: Traffic) -> Iterator[Ends]:
     yield []
 
 
+@contextlib.contextmanager
+def conntrack(hosts: Hosts, _: Traffic) -> Iterator[Ends]:
+    """No queue, but at each end a rule that asks conntrack, as a host with a stateful firewall has some."""
+    rule = ["INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT"]
+    for host in hosts:
+        host.run(["iptables", "-t", "mangle", "-A", *rule])
+    try:
+        yield []
+    finally:
+        for host in hosts:
+            host.run(["iptables", "-t", "mangle", "-D", *rule])
+
+
 def ours(chain: str, alone: bool = True, path: str = "queue", **settings: int) -> Engine:
     """A daemon with one policy at each end. chain, path, settings: as lab.write_config has them.
 

@@ -56,6 +56,7 @@ class Case:
 DIRECT = Case(ends.nobody)
 TCP = {
     "direct": DIRECT,
+    "direct, conntrack": Case(ends.conntrack),
     "C loop": Case(ends.c_loop(gso=True)),
     "C loop, whole packets": Case(ends.c_loop(WHOLE_PACKET_BYTES, gso=True)),
     "C loop, no GSO flag": Case(ends.c_loop()),

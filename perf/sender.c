@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { MAXIMUM_BURST = 1024, HEADER_BYTES = 28, SECOND_NS = 1000000000 };
+enum { MAXIMUM_BURST = 1024, HEADER_BYTES = 28, SECOND_NS = 1000000000, SOURCE_PORT = 40000 };
 
 static struct sockaddr_in to[MAXIMUM_BURST];
 static struct mmsghdr messages[MAXIMUM_BURST];
@@ -65,12 +65,15 @@ int main(int argc, char **argv) {
     static uint8_t payload[65536];
     struct iovec part = {payload, payload_bytes};
     struct sockaddr_in first = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[2]))};
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons(SOURCE_PORT)};
     int bytes = 4 << 20, handle = socket(AF_INET, SOCK_DGRAM, 0);
     struct rusage usage;
 
     if (burst == 0 || burst > MAXIMUM_BURST || flows == 0 || payload_bytes > sizeof payload
         || inet_pton(AF_INET, argv[1], &first.sin_addr) != 1) return bad_argument();
     if (flows == 1 && connect(handle, (struct sockaddr *)&first, sizeof first)) return perror("connect"), 1;
+    /* The same flows each time, or conntrack would have to remember those of all runs. */
+    if (flows > 1 && bind(handle, (struct sockaddr *)&from, sizeof from)) return perror("bind"), 1;
     if (rate) setsockopt(handle, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
     memset(payload, 'x', sizeof payload);
     for (unsigned at = 0; at < burst; at++) {
