@@ -5,6 +5,7 @@ iperf3, pingpong ask -> queue, engine ---- queue, engine -> iperf3 -s, pingpong 
 """
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_super_packets_are_cut_where_the_case_says_so(hosts: Hosts, case: str, w
 @pytest.mark.parametrize("load", latency.BESIDE)
 def test_every_pass_of_a_round_trip_is_counted(hosts: Hosts, load: str) -> None:
     port = latency.BESIDE[load]
-    found = latency.sample(hosts, latency.CASES["C loop"], port, FEW)
+    found = latency.sample(hosts, latency.CASES["C loop"], port, replace(FEW, enough=0.2))  # other tests run
     assert 0 < found["p50_us"] <= found["p999_us"]
     assert (found["load_per_s"] > 0) == (port > 0)
 
