@@ -34,7 +34,7 @@ cdef enum connection_phase:
 cdef enum:
     AGES_UDP, AGES_TCP, AGES_BRIEF, AGE_LISTS
 
-# Three cache lines: what finds it, what each packet changes, and the rest.
+# Three cache lines: what finds it, what each packet looks at, and the rest; closing and some_done spare a look at that.
 cdef struct l45_entry:
     l45_flow_key key            # first: modules see an entry as its key
     uint64_t hash
@@ -48,8 +48,8 @@ cdef struct l45_entry:
     uint8_t came                # its first packet did: another host began it
     uint8_t phase
     uint8_t ages                # its list in the order of use
-    uint8_t closing
-    uint8_t some_done
+    uint8_t closing             # its modules' flow_close are being called: see closed
+    uint8_t some_done           # done is not 0
     uint8_t left                # conntrack knows that the chain is done with it
     l45_entry *newer            # in the order of use
     l45_entry *older

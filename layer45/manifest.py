@@ -68,6 +68,7 @@ class Manifest(ModuleTable):
     kernel: what of it the kernel can do by itself; None: nothing.
     match, unless: the sockets it has when layer45.toml names it in `load`; None: it has no such opinion.
     looks_only: it says PASS of every packet and does nothing to it, so that a copy of its start will do.
+    lets_go: it may be done with a flow before its end; see fastpath/leave.pxd.
     """
 
     growth_front: Growth = field(default_factory=Growth)

@@ -61,6 +61,7 @@ def document(module: Module) -> dict[str, Any]:
         "emits_bytes": manifest.emits_bytes,
         "holds": list(manifest.holds),
         "looks_only": manifest.looks_only,
+        "lets_go": manifest.lets_go,
         "provides": list(manifest.provides),
         "hides": list(manifest.hides),
         "runs_after": list(manifest.runs_after),

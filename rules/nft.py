@@ -69,10 +69,9 @@ def render_text(plan: RulePlan) -> str:
     for diversion in plan.diversions:
         chains[f"hit_{diversion.class_id}"] = list(_hit(plan, diversion))
     chains["known"] = list(_known(plan))
-    if plan.letting_go:
-        chains["left"] = [_clear("meta", plan.marks.class_mask)]
-    if _by_program(plan):
+    if plan.letting_go or _by_program(plan):
         chains["cleared"] = [_clear("meta", plan.marks.class_mask)]
+    if _by_program(plan):
         chains["known_cleared"] = [*chains["cleared"], "goto known"]
     for number, diversion in enumerate(plan.diversions):
         for side, egress in (("out", True), ("in", False)):
@@ -160,7 +159,7 @@ def _hit(plan: RulePlan, diversion: Diversion) -> Iterator[str]:
     others, value = ~plan.marks.class_mask & 0xFFFFFFFF, plan.marks.spread(diversion.class_id)
     exempt = plan.marks.exempt_bit if plan.letting_go else 0
     if diversion.lets_go:
-        yield f"ct mark & {plan.marks.class_mask | exempt:#x} == {value | exempt:#x} goto left"
+        yield f"ct mark & {plan.marks.class_mask | exempt:#x} == {value | exempt:#x} goto cleared"
     yield f"meta mark set meta mark & {others:#x} | {value:#x}"
     new = f"ct mark & {plan.marks.class_mask:#x} != {value:#x} " if exempt else ""
     yield f"{new}ct mark set ct mark & {others & ~exempt:#x} | {value:#x}"
