@@ -17,7 +17,7 @@ from layer45.rules.owners import OwnerTags
 Address = IPv4Address | IPv6Address
 Holds = Literal["yes", "no", "packet"]  # packet: of each packet anew
 SOME_PACKETS = "each packet's own"
-UNSEEN = "unknown: the socket was made before the tagger, or its program set its mark"
+UNSEEN = "unknown: the socket was made before the tagger, was detached, or its program set its mark"
 OUTDATED = "unknown: the socket was tagged for other policies"
 EARLIER = ", but not when the socket was made; layer45 attach makes up for it"
 OWNER_KEYS = ("user", "group", "cgroup", "program")
@@ -174,10 +174,11 @@ def _owned(selector: Selector, socket: SocketContext, tags: OwnerTags) -> list[A
 
 def _by_tag(selector: Selector, socket: SocketContext, tags: OwnerTags) -> Answer:
     """Why a socket does not have a tag that says that the owner keys hold."""
-    expected = _listed(selector.program)
+    expected, now = _listed(selector.program), owner_answer(selector, socket)
+    if socket.tag == tags.of_nothing == 0 and now.holds == "no":
+        return now
     if socket.tag not in tags.sets:
         return Answer("no", "program", OUTDATED if socket.tag else UNSEEN, expected)
-    now = owner_answer(selector, socket)
     return now if now.holds == "no" else Answer("no", "program", _program(socket) + EARLIER, expected)
 
 

@@ -16,7 +16,7 @@ from layer45.rules.diversion import Diversion
 from layer45.rules.errors import RulesError
 from layer45.rules.owners import OwnerTags, owner_tags
 from layer45.rules.socket_owners import Held
-from layer45.rules.socket_tags import Programs
+from layer45.rules.socket_tags import Programs, files, tag_of
 from layer45.socket_flows import End, Flow, Traffic, read_address, traffic, written
 
 KEPT = "a TCP connection keeps what its SYN decided, and the engine knows none of this one"
@@ -31,6 +31,7 @@ class SocketView:
         self._plan = plan
         self._tags = owner_tags(plan.rules)
         self._programs = Programs({program for keys in self._tags.keys for program in keys.program})
+        self._files = files(self._tags.dimensions[-1]) if self._tags.dimensions else {}
         self._diversions = self._newest(plan)
         self._exec = {name: exec_cgroup(plan.settings, name) for name in plan.classes}
         try:
@@ -96,10 +97,14 @@ class SocketView:
             "remote": written(socket.remote, socket.remote_port),
             "state": socket.state,
             "policies": self._policies(held, context, seen),
-            "tag": tag_state(context.tag, self._tags, self._diversions),
+            "tag": tag_state(context.tag, self._expected(held), self._tags, self._diversions),
             "why": self._why(held, context, seen),
             **{key: value for key, value in asdict(seen).items() if key not in ("policy", "state")},
         }
+
+    def _expected(self, held: Held) -> int:
+        """The tag that a socket of this owner would get now."""
+        return tag_of(self._tags, held.owner, self._files) if held.owner else 0
 
     def _policies(self, held: Held, context: SocketContext, seen: Traffic) -> list[dict[str, str]]:
         if is_connection(held):
@@ -157,15 +162,17 @@ def is_connection(held: Held) -> bool:
     return held.socket.protocol == "tcp" and held.socket.state not in ("listening", "closed")
 
 
-def tag_state(tag: int, tags: OwnerTags, diversions: Sequence[Diversion]) -> dict[str, Any]:
+def tag_state(tag: int, expected: int, tags: OwnerTags, diversions: Sequence[Diversion]) -> dict[str, Any]:
     """What a socket's mark tells of its owner.
 
     state: "unasked" (no policy asks for owners), "unseen" (made before the tagger), "outdated" (tagged for
-    other policies), or "seen"; policies: those whose owner keys held.
+    other policies), or "seen"; policies: those whose owner keys held. expected: the tag it would get now; 0,
+    and it has none: it may have been seen or not, and that is the same.
     """
     if not tags.sets:
         return {"number": tag, "state": "unasked", "policies": []}
-    state = "seen" if tag in tags.sets else "outdated" if tag else "unseen"
+    seen = tag in tags.sets or tag == expected == tags.of_nothing
+    state = "seen" if seen else "outdated" if tag else "unseen"
     holding = [d.policy for d in diversions if d.select and d.select.owned and tag in tags.having(d.select)]
     return {"number": tag, "state": state, "policies": list(dict.fromkeys(holding))}
 

@@ -31,15 +31,14 @@ def write(
         trees = (Leaf(tuple(enumerate(boxes))),)
     writer = _Writer(rules, chain, ask, add)
     for node in trees[:-1]:
-        first = writer.fresh()
-        rules.add(chain, f"-j {rules.name(first)}")
-        writer.node(node, first, ())
+        writer.followed(node, chain)
     last = trees[-1] if trees else tree.NOTHING
+    below = end
     if len(end) > 1 and isinstance(last, Fork):
         for rule in end:
             rules.add(f"{chain}.end", rule)
-        end = [f"-g {rules.name(f'{chain}.end')}"]
-    writer.node(last, chain, end)
+        below = [f"-g {rules.name(f'{chain}.end')}"]
+    writer.node(last, chain, below, end)
 
 
 def write_numbers(
@@ -61,18 +60,24 @@ class _Writer:
         self._rules, self._ask, self._add = rules, ask, add
         self._names = (f"{chain}.{number:x}" for number in count(1))
 
-    def fresh(self) -> str:
-        """The name of a chain that is not there yet."""
-        return next(self._names)
+    def followed(self, node: Node, chain: str) -> None:
+        """A tree that is left by its end. One question that no packet may pass is asked before the jump."""
+        match = ""
+        if isinstance(node, Fork) and node.outside == tree.NOTHING:
+            match, node = self._ask(node.axis, node.spans), node.inside
+        first = next(self._names)
+        self._rules.add(chain, match, f"-j {self._rules.name(first)}")
+        self.node(node, first, ())
 
-    def node(self, node: Node, chain: str, end: Sequence[str]) -> None:
+    def node(self, node: Node, chain: str, end: Sequence[str], here: Sequence[str] | None = None) -> None:
+        """end: the rules behind each way; here: those at the end of this chain, if they are others."""
         below = []
         while isinstance(node, Fork):
             match = self._ask(node.axis, node.spans)
             if node.inside == tree.NOTHING and len(end) < 2:
                 self._rules.add(chain, match, *(end or [LEAVE]))
             else:
-                inside = self.fresh()
+                inside = next(self._names)
                 self._rules.add(chain, match, f"-g {self._rules.name(inside)}")
                 below.append((node.inside, inside))
             node = node.outside
@@ -80,7 +85,7 @@ class _Writer:
         for place, box in node.entries:
             last = self._add(last, place, box)
         self._rules.begin(last)
-        for rule in end:
+        for rule in end if here is None else here:
             self._rules.add(last, rule)
         for each, inside in below:
             self.node(each, inside, end)

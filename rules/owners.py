@@ -5,7 +5,9 @@ when it is made. At that moment addresses and ports are not known: only user, gr
 Several policies may share those, so the mark cannot be a class. It is a *tag*: the number of the set of owner
 keys that hold. The rules then ask for "a tag with these keys in its set", and for the addresses.
 
-The empty set has a number too, so that "no key holds" differs from "the tagger has not seen this socket".
+Where policies except owners, the empty set has a number too: only so "no key holds" differs from "the tagger
+has not seen this socket". Elsewhere nobody's sockets keep a clear mark: the rules would have to clear it in
+each packet, and the kernel then looks for the packet's way anew.
 
 Numbers come from what is in the set, so a socket that outlives a reload keeps a tag that is still right, or
 one that no rule knows. The empty set's comes from all keys: it tells nothing about keys it was not asked.
@@ -75,6 +77,11 @@ class OwnerTags:
         """The tags of sockets for which the selector's owner keys surely hold."""
         return self._holding.get(owner_keys(selector), ())
 
+    @property
+    def of_nothing(self) -> int:
+        """The tag of a socket for which no key holds; 0: it gets none."""
+        return next((tag for tag, places in self.sets.items() if not places), 0)
+
     def lacking(self, selector: Selector) -> tuple[int, ...]:
         """The tags of sockets for which they surely do not hold."""
         holding = self._holding.get(owner_keys(selector))
@@ -114,7 +121,10 @@ def owner_tags(plan: RulePlan) -> OwnerTags:
     held = _combinations(dimensions)
     every = {bits: _places(bits) for bits in dict.fromkeys(held.values())}
     room = plan.marks.capacity
+    if not any(each.unless and each.unless.owned for each in plan.diversions):
+        del every[0]
     fitting = sorted(every, key=int.bit_count)[:room]  # the fewer keys hold together, the more common
+    fitting.sort(key=lambda bits: not bits)  # nothing comes last: its number is never in another's way
     numbers = _numbered(keys, {bits: every[bits] for bits in fitting}, room)
     return OwnerTags(
         keys,

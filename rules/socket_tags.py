@@ -59,4 +59,4 @@ def without(tags: OwnerTags, tag: int, selectors: list[Selector]) -> int:
     unwanted = {tags.keys.index(keys) for keys in map(owner_keys, selectors) if keys in tags.keys}
     numbers = {places: number for number, places in tags.sets.items()}
     kept = tags.sets.get(tag, frozenset()) - unwanted
-    return numbers.get(kept) or numbers.get(frozenset(), 0)
+    return numbers.get(kept) or tags.of_nothing

@@ -18,7 +18,7 @@ from .topology import Hosts
 
 pytestmark = pytest.mark.root
 
-UNKNOWN = "the socket was made before the tagger, or its program set its mark"
+UNKNOWN = "the socket was made before the tagger, was detached, or its program set its mark"
 CHAIN = 'chain = [ { module = "tag", id = "x" } ]\n'
 
 

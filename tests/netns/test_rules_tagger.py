@@ -44,21 +44,27 @@ def tag(host: Host, owner: Owner, family: int = V4, kind: int = UDP) -> int:
 
 def holding(wanted: RulePlan, *places: int) -> int:
     """The mark of a socket for which exactly these owner keys hold."""
-    sets = {keys: number for number, keys in owner_tags(wanted).sets.items()}
+    tags = owner_tags(wanted)
+    sets = {frozenset(): tags.of_nothing, **{keys: number for number, keys in tags.sets.items()}}
     return wanted.marks.spread(sets[frozenset(places)])
 
 
 @pytest.mark.parametrize("family", [V4, V6])
 @pytest.mark.parametrize("kind", [UDP, TCP])
+@pytest.mark.parametrize("excepts", [False, True])
 def test_every_owner_has_the_tag_of_what_holds_for_it(
-    hosts: Hosts, here: Tagger, family: int, kind: int
+    hosts: Hosts, here: Tagger, family: int, kind: int, excepts: bool
 ) -> None:
+    """Nobody has one only where a policy excepts owners."""
+    first = Selector(user=(61001, 61003))
     wanted = plan(
-        Selector(user=(61001, 61003)),
+        *[(Selector(), first)] * excepts,
+        first,
         Selector(user=(61001, 61002)),
         Selector(group=(62001,)),
         Selector(user=(61002,), group=(62001, 62002)),
     )
+    assert bool(holding(wanted)) == excepts
     apply(hosts.a, here, wanted)
     expected = {ALICE: (0, 1, 2), BOB: (1, 3), Owner(61003): (0,), Owner(5, 62001): (2,), Owner(): ()}
     for owner, places in expected.items():
@@ -136,7 +142,7 @@ def test_as_many_keys_as_fit(hosts: Hosts, here: Tagger) -> None:
     assert tag(hosts.a, Owner(61499)) == holding(wanted, 499)
     with hosts.a.entered():
         problem = here.apply(plan(*(Selector(user=(61000 + i,)) for i in range(600))))
-    assert "601 sets of owner keys can hold together, marks for 511" in problem
+    assert "600 sets of owner keys can hold together, marks for 511" in problem
 
 
 MARK_OF_A_SOCKET = "import socket; print(socket.socket().getsockopt(socket.SOL_SOCKET, socket.SO_MARK))"

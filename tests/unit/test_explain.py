@@ -176,12 +176,13 @@ def test_owner_keys_of_a_case_are_those_of_its_tags(case: Case) -> None:
 
 def test_why_there_is_no_program() -> None:
     """Unseen, tagged for other policies, or another program when the socket was made."""
-    phone = Selector(program=("phone",))
-    tags = owner_tags(RulePlan("o", MARKS, (Diversion("p", 1, phone, None, QueueGroup(0, 1, True)),)))
-    (none,) = tags.lacking(phone)
+    phone, queues = Selector(program=("phone",)), QueueGroup(0, 1, True)
+    others = Diversion("q", 2, Selector(), Selector(program=("dig",)), queues)
+    tags = owner_tags(RulePlan("o", MARKS, (Diversion("p", 1, phone, None, queues), others)))
+    none = tags.of_nothing
     now = SocketContext("udp", name="phone", path="/usr/bin/phone", programs=frozenset({"phone"}))
     for tag, value in (
-        (0, "unknown: the socket was made before the tagger, or its program set its mark"),
+        (0, "unknown: the socket was made before the tagger, was detached, or its program set its mark"),
         (OUTDATED, "unknown: the socket was tagged for other policies"),
         (none, "phone (/usr/bin/phone), but not when the socket was made; layer45 attach makes up for it"),
     ):
@@ -189,6 +190,16 @@ def test_why_there_is_no_program() -> None:
         assert answer == Answer("no", "program", value, "phone")
     assert explain(phone, None, replace(now, tag=tags.having(phone)[0]), tags).holds == "yes"
     assert explain(None, None, now, tags).key == "match"
+
+
+def test_who_gets_no_tag_is_told_by_what_it_is() -> None:
+    """No policy excepts owners, so that nobody's sockets have none; a program's should have one."""
+    phone = Selector(program=("phone",))
+    tags = owner_tags(RulePlan("o", MARKS, (Diversion("p", 1, phone, None, QueueGroup(0, 1, True)),)))
+    dig = SocketContext("udp", name="dig", path="/usr/bin/dig")
+    assert explain(phone, None, dig, tags) == Answer("no", "program", "dig (/usr/bin/dig)", "phone")
+    unseen = replace(dig, name="phone", programs=frozenset({"phone"}))
+    assert explain(phone, None, unseen, tags).value.startswith("unknown: ")
 
 
 def test_an_answer_as_a_line() -> None:

@@ -27,9 +27,14 @@ owners = st.tuples(
 )
 
 
-def plan(*chosen: Selector, marks: MarkLayout = MARKS) -> RulePlan:
+def plan(*chosen: Selector, marks: MarkLayout = MARKS, excepts: bool = True) -> RulePlan:
+    """excepts: what one policy selects, another one excepts, for which it matters what does not hold."""
     queues = QueueGroup(0, 1, True)
-    return RulePlan("o", marks, tuple(Diversion("p", i, s, None, queues) for i, s in enumerate(chosen, 1)))
+    diversions = [Diversion("p", i, s, None, queues) for i, s in enumerate(chosen, 1)]
+    if excepts:
+        owned = [Diversion("q", 99, Selector(), s, queues) for s in chosen if s.owned]
+        diversions += owned[:1]
+    return RulePlan("o", marks, tuple(diversions))
 
 
 def holds(selector: Selector, user: int, group: int, cgroup: str, name: str, path: str) -> bool:
@@ -92,6 +97,15 @@ def test_numbers_survive_a_reload_that_adds_other_keys() -> None:
 
 def test_order_of_values_does_not_matter() -> None:
     assert owner_keys(Selector(user=(2, 1, 1))) == owner_keys(Selector(user=(1, 2)))
+
+
+@given(st.lists(selectors, max_size=6))
+def test_nobody_has_a_tag_where_no_policy_excepts_owners(chosen: list[Selector]) -> None:
+    """All other tags are the same: a socket keeps its tag when the first such policy comes."""
+    without, having = (owner_tags(plan(*chosen, excepts=excepts)) for excepts in (False, True))
+    assert without.of_nothing == 0 and bool(having.of_nothing) == bool(having.sets)
+    if not having.problem:
+        assert without.sets == {number: places for number, places in having.sets.items() if places}
 
 
 def test_addresses_alone_need_no_tags() -> None:
