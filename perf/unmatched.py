@@ -2,19 +2,21 @@
 
     python -m perf.unmatched [--rounds 15] [--seconds 2] [--policies 100]
 
-Needs root. Two pairs of hosts, one without any daemon, one with a daemon at both ends, whose policies ask for
-ports, users and programs of others, with TCP and UDP. Each round measures each pair once, in turn, so that a
-noisy minute is noisy for both: TCP and UDP throughput of iperf3, and UDP round trips. The figure is the
-median of the rounds' ratios.
+Needs root. Pairs of hosts, one without any daemon, one with a daemon at both ends, whose policies ask for
+ports, users and programs of others, with TCP and UDP. Beside them, what anything pays that diverts packets by
+rules: a pair with an empty chain in the mangle table, and one with a rule that asks conntrack. Each round
+measures each pair once, in turn, so that a noisy minute is noisy for all: TCP and UDP throughput of iperf3,
+and UDP round trips. The figure is the median of the rounds' ratios.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from perf import lab, record
@@ -28,6 +30,12 @@ MATCHES = (
     lambda number: f"user = [{60000 + number}]",
     lambda number: f'program = ["prog{number}"]',
 )  # fmt: skip
+HOOKED = ("-N nothing", "-A OUTPUT -j nothing", "-A INPUT -j nothing")  # in the mangle table
+WITHOUT, WITH = "without", "with"
+CONTROLS = {
+    "an empty mangle chain": HOOKED,
+    "a rule that asks conntrack": (*HOOKED, "-A nothing -m connmark --mark 0x77/0xff -j RETURN"),
+}
 CHAIN = '[{ module = "drop", prefix = "hex:ffff" }]'
 TARGET = 0.99
 
@@ -47,12 +55,14 @@ def configuration(directory: Path, count: int) -> Path:
 
 
 @contextlib.contextmanager
-def pair(policies: int) -> Iterator[Hosts]:
-    """Two hosts with servers in b; with policies: a daemon in each."""
+def pair(policies: int = 0, rules: Sequence[str] = ()) -> Iterator[Hosts]:
+    """Two hosts with servers in b; with policies: a daemon in each; with rules: these in each."""
     with two_hosts() as hosts, tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         for host in (hosts.a, hosts.b) if policies else ():
             config = configuration(Path(folder) / host.name[-1], policies)
             stack.enter_context(lab.daemon(host, config))
+        for host, rule in itertools.product((hosts.a, hosts.b), rules):
+            host.run(["iptables", "-t", "mangle", *rule.split()])
         for words in (
             ["iperf3", "-s", "-p", str(IPERF_PORT)],
             [str(lab.compiled("pingpong")), "echo", str(ECHO_PORT)],
@@ -99,21 +109,24 @@ def nothing_queued(host: Host) -> None:
 
 def measure(policies: int, rounds: int, seconds: int) -> dict[str, dict[str, list[float]]]:
     """By question and pair."""
-    found: dict[str, dict[str, list[float]]] = {name: {"without": [], "with": []} for name in QUESTIONS}
-    with pair(0) as without, pair(policies) as having:
-        pairs = {"without": without, "with": having}
+    with contextlib.ExitStack() as stack:
+        pairs = {WITHOUT: stack.enter_context(pair()), WITH: stack.enter_context(pair(policies))}
+        pairs |= {name: stack.enter_context(pair(rules=rules)) for name, rules in CONTROLS.items()}
+        found: dict[str, dict[str, list[float]]] = {
+            name: {which: [] for which in pairs} for name in QUESTIONS
+        }
         for turn in range(rounds):
             for name, question in QUESTIONS.items():
                 for which in lab.turned(pairs, turn):
                     found[name][which].append(question(pairs[which], seconds))
-        nothing_queued(having.a)
-        nothing_queued(having.b)
+        nothing_queued(pairs[WITH].a)
+        nothing_queued(pairs[WITH].b)
     return found
 
 
-def ratio(name: str, series: dict[str, list[float]]) -> float:
-    """With to without, more is better: the median of the rounds'."""
-    each = zip(series["with"], series["without"], strict=True)
+def ratio(name: str, series: dict[str, list[float]], which: str = WITH) -> float:
+    """A pair to the one without anything, more is better: the median of the rounds'."""
+    each = zip(series[which], series[WITHOUT], strict=True)
     return statistics.median(b / a if name.startswith("round trip") else a / b for a, b in each)
 
 
@@ -126,14 +139,25 @@ def main() -> None:
     options = parser.parse_args()
     found = measure(options.policies, options.rounds, options.seconds)
     ratios = {name: round(ratio(name, series), 4) for name, series in found.items()}
+    controls = {
+        f"{name}, {which}": round(ratio(name, found[name], which), 4) for name in found for which in CONTROLS
+    }
     flat = {f"{name}, {which}": values for name, series in found.items() for which, values in series.items()}
     record.table(flat, "")
     for name, value in ratios.items():
         record.verdict(name, value, TARGET, value >= TARGET)
+    for name, value in controls.items():
+        print(f"{name}: {value:.3f}")
     record.write(
         "unmatched",
         "throughput and round trips of traffic that no policy matches, with and without layer45",
-        {"ratios": ratios, "target": TARGET, "samples": found, "options": vars(options)},
+        {
+            "ratios": ratios,
+            "controls": controls,
+            "target": TARGET,
+            "samples": found,
+            "options": vars(options),
+        },
     )
     record.plot("unmatched", "Traffic that no policy matches", "Gbit/s, or microseconds", flat)
 
