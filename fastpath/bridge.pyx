@@ -16,8 +16,8 @@ from layer45.fastpath.abi cimport (
     L45_AGREED, L45_EDITED, l45_context, l45_flow_key, l45_ops, l45_packet, l45_param, l45_verdict,
 )
 from layer45.fastpath.packet cimport (
-    LARGEST_PACKET_BYTES, PROTOCOL_TCP, editable, insert_back, load_be16, load_be32, payload, payload_bytes,
-    remove_back,
+    LARGEST_PACKET_BYTES, PROTOCOL_TCP, dscp_of, editable, insert_back, load_be16, load_be32, payload, payload_bytes,
+    remove_back, set_dscp,
 )
 from layer45.fastpath.tcp cimport (
     TCP_HEADER_BYTES, TCP_OPTION_BYTES, l45_option, option_insert, option_remove, tcp_flags, tcp_header,
@@ -171,6 +171,15 @@ cdef class Packet:
         _replace_options(self._valid(), bytes(options))
 
     @property
+    def dscp(self) -> int:
+        """The differentiated services code point in the IP header, 0 to 63; assign another. The ECN bits stay."""
+        return dscp_of(self._valid())
+
+    @dscp.setter
+    def dscp(self, value) -> None:
+        _set_dscp(self._valid(), int(value))
+
+    @property
     def agreed(self) -> bool:
         """Whether the peer of the TCP connection runs the mirror of this chain."""
         return self._valid().flags & L45_AGREED != 0
@@ -210,6 +219,13 @@ cdef void _replace(l45_packet *packet, bytes data) except *:
         raise ValueError(f"{len(data)} bytes of payload are more than an IP packet takes")
     remove_back(packet, before_bytes)
     insert_back(packet, data, <uint32_t> len(data))
+
+
+cdef void _set_dscp(l45_packet *packet, int dscp) except *:
+    if not 0 <= dscp <= 63:
+        raise ValueError(f"{dscp} is no code point; expected 0 to 63")
+    if set_dscp(packet, <uint8_t> dscp) < 0:
+        raise ValueError("the packet was captured in part and can't be rewritten")
 
 
 cdef void _replace_options(l45_packet *packet, bytes options) except *:

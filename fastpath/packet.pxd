@@ -110,6 +110,34 @@ cdef inline bint editable(const l45_packet *packet) noexcept nogil:
     return not packet.flags & L45_TRUNCATED
 
 
+cdef inline uint8_t dscp_of(const l45_packet *packet) noexcept nogil:
+    """The upper six bits of the DS field (RFC 2474, RFC 3168): IPv4's type of service, IPv6's traffic class."""
+    if packet.ip_version == 4:
+        return packet.data[1] >> 2
+    return <uint8_t> ((packet.data[0] & 0x0F) << 2 | packet.data[1] >> 6)
+
+
+cdef inline int set_dscp(l45_packet *packet, uint8_t dscp) noexcept nogil:
+    """Writes them; the ECN bits stay. 1: they were others, 0: they were these already, -1: not to be edited.
+
+    No checksum of UDP or TCP covers them, so none is touched; the whole packet goes back with the verdict all the same.
+    """
+    cdef uint8_t word[2]
+    if not editable(packet):
+        return -1
+    if dscp_of(packet) == dscp:
+        return 0
+    packet.flags |= L45_EDITED
+    if packet.ip_version == 4:
+        word[0] = packet.data[0]
+        word[1] = <uint8_t> (dscp << 2) | packet.data[1] & 0x03
+        write_ipv4_word(packet, 0, word)
+    else:
+        packet.data[0] = packet.data[0] & 0xF0 | dscp >> 2
+        packet.data[1] = <uint8_t> (dscp << 6) | packet.data[1] & 0x3F
+    return 1
+
+
 cdef inline int insert_back(l45_packet *packet, const uint8_t *bytes, uint32_t count) noexcept nogil:
     """Puts bytes behind the payload. 0, or -1 with nothing changed: no room, or longer than a verdict can carry."""
     cdef size_t offset = payload_bytes(packet)

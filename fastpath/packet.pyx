@@ -265,6 +265,16 @@ cdef class Editor:
     def allow_fragments(self, uint16_t identification) -> None:
         allow_fragments(&self.packet, identification)
 
+    @property
+    def dscp(self) -> int:
+        return dscp_of(&self.packet)
+
+    def set_dscp(self, uint8_t dscp) -> bool:
+        """Whether it was another."""
+        cdef int changed = set_dscp(&self.packet, dscp)
+        self._check(min(changed, 0))
+        return changed == 1
+
     def seal(self) -> bytes:
         """The whole IP packet, lengths and checksums true."""
         seal(&self.packet)

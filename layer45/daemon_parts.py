@@ -13,6 +13,7 @@ from layer45.inheritance import Inheritance
 from layer45.loader import Plan
 from layer45.privileges import Thread
 from layer45.rules.diversion import RulePlan
+from layer45.rules.kernel_chain import NoKernel
 from layer45.rules.kernel_chains import Counted
 from layer45.successor import Start
 
@@ -38,7 +39,7 @@ class Rules(Protocol):
     """What the daemon needs of a rule backend; see rule_switch.py."""
 
     name: str
-    no_kernel: str
+    no_kernel: NoKernel
 
     def present(self, owner: str) -> bool: ...
     def adopt(self, owner: str) -> None: ...

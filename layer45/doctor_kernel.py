@@ -43,6 +43,7 @@ IPTABLES_RULES = (
     Rule("NFQUEUE target", "-t mangle -A OUTPUT -j NFQUEUE --queue-bypass", "modprobe xt_NFQUEUE"),
     Rule("NFQUEUE in raw", "-t raw -A OUTPUT -j NFQUEUE --queue-num 1", "modprobe iptable_raw"),
     Rule("NFLOG target", "-t mangle -A OUTPUT -j NFLOG --nflog-group 1", "modprobe xt_NFLOG"),
+    Rule("DSCP target", "-t mangle -A OUTPUT -j DSCP --set-dscp 0", "modprobe xt_DSCP"),
     Rule("owner match", "-t mangle -A OUTPUT -m owner --uid-owner 0", "modprobe xt_owner"),
     Rule("cgroup match", "-t mangle -A OUTPUT -m cgroup --path /", "modprobe xt_cgroup"),
     Rule("socket match", "-t mangle -A INPUT -m socket --nowildcard --restore-skmark", "modprobe xt_socket"),

@@ -13,13 +13,14 @@ from layer45.rules.kernel_chain import (
     INGRESS_BYTES,
     INGRESS_PACKETS,
     OWN_COUNTERS,
+    NoKernel,
 )
 from layer45.rules.kernel_chains import Counted
 
 KERNEL_HELP = {
     "kernel.received": "packets for which the kernel did what a chain does; all others went to the queue",
     "kernel.received_bytes": "their IP lengths, in bytes",
-    "kernel.passed": "of the packets, those let go",
+    "kernel.passed": "of the packets, those let go, marked or as they were",
     "kernel.dropped": "of the packets, those dropped by a module",
 }
 _NAMES = {
@@ -34,11 +35,11 @@ _NAMES = {
 
 
 def with_kernel(
-    stats: Mapping[str, Any], chains: Iterable[ChainPlan], counted: Counted, no_kernel: str
+    stats: Mapping[str, Any], chains: Iterable[ChainPlan], counted: Counted, no_kernel: NoKernel
 ) -> dict[str, Any]:
     """Engine.stats, with what the kernel has counted of each policy, and in all; and each policy's path.
 
-    no_kernel: why no chain can run there.
+    no_kernel: why chains do not run there.
     """
     policies = dict(stats.get("policies", {}))
     for chain in chains:

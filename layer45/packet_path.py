@@ -6,11 +6,11 @@ copies:  they go on at once, and the engine gets copies of their first bytes (ne
 kernel:  the rules ask programs that are the chain (rules/kernel_program.py); only what is out of the
          ordinary goes one of the other ways
 
-The kernel has chains that only choose, count and drop, as their modules declare (kernel_table.py). It does so
-as the engine does, packet by packet. It must not send some segments of a TCP connection through the queue,
-where the others overtake them: so, with TCP, what is chosen must not depend on how long a payload is or how
-it begins, for super-packets have many. Where the host cannot do it, rule_switch.py has the reason, and all
-goes through the queue.
+The kernel has chains that only choose, count, drop and mark, as their modules declare (kernel_table.py). It
+does so as the engine does, packet by packet. It must not send some segments of a TCP connection through the
+queue, where the others overtake them: so, with TCP, what is chosen must not depend on how long a payload is
+or how it begins, for super-packets have many; unless the engine, too, gets these whole. Where the host cannot
+do it, rule_switch.py has the reason, and all goes through the queue.
 """
 
 from collections.abc import Iterator, Sequence
@@ -73,4 +73,6 @@ def _steps(instances: Sequence[InstancePlan]) -> Iterator[Step]:
             invert=bool(values[part.invert]) if part.invert else False,
             drops=part.verdict == "drop",
             counters=tuple(first + names.index(name) for name in part.counts),
+            dscp=cast(int, values[part.dscp]) if part.dscp else None,
+            changed_counters=tuple(first + names.index(name) for name in part.counts_changed),
         )

@@ -34,6 +34,7 @@ class Parameter:
     max_bytes: int = LONGEST_BYTES
     peer: str = ""  # the parameter that has the other end's value of this one
     choices: tuple[str, ...] = ()
+    names: Mapping[str, int] = field(default_factory=dict, hash=False)  # of integers, what one may be called
     needs: Mapping[str, str] = field(
         default_factory=dict, hash=False
     )  # choice -> what a later module provides
@@ -42,7 +43,7 @@ class Parameter:
     def expected(self) -> str:
         """What a policy may write, in words: "integer 1..1000 (ms)"."""
         words = {
-            "integer": f"integer{self._shown_bounds}",
+            "integer": f"integer{self._shown_bounds}{self._shown_names}",
             "number": f"number{self._shown_bounds}",
             "boolean": "true or false",
             "text": f"text of {self.min_bytes}..{self.max_bytes} bytes",
@@ -57,6 +58,10 @@ class Parameter:
     def _shown_bounds(self) -> str:
         return bounds(self.minimum, self.maximum)
 
+    @property
+    def _shown_names(self) -> str:
+        return " or " + " ".join(f'"{each}"' for each in self.names) if self.names else ""
+
     def parse(self, value: object) -> object:
         """The value as int, float, bool, str, bytes, str (choice) or (first, last) (range).
 
@@ -64,7 +69,7 @@ class Parameter:
         """
         parsed = _PARSERS[self.type](self, value)
         if parsed is None:
-            hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
+            hint = did_you_mean(value, self.choices or tuple(self.names)) if isinstance(value, str) else ""
             raise ValueError(f"expected {self.expected}, got {shown(value)}{hint}")
         return parsed
 
@@ -80,6 +85,8 @@ class Parameter:
 
 
 def _integer(parameter: Parameter, value: object) -> int | None:
+    if isinstance(value, str):
+        return parameter.names.get(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     return value if whole and parameter.within(value) else None  # type: ignore[arg-type, return-value]
 

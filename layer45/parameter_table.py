@@ -1,7 +1,7 @@
 """The [param.NAME] tables of module.toml -> Parameter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -9,7 +9,7 @@ from msgspec import Meta
 from layer45.parameter import INTEGER_MAX, INTEGER_MIN, LONGEST_BYTES, Parameter
 from layer45.policy import RESERVED
 from layer45.problems import Place, Problems, shown
-from layer45.table import check_name, read_table
+from layer45.table import bounds, check_name, read_table
 
 Integer = Annotated[int, Meta(ge=INTEGER_MIN, le=INTEGER_MAX)]
 Natural = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
@@ -30,6 +30,7 @@ class _Common:
 class _Integer(_Common):
     minimum: Integer | None = None
     maximum: Integer | None = None
+    names: dict[str, Integer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,10 @@ def _check(parameter: Parameter, values: Mapping[str, Any], place: Place, proble
         problems.add(place.child("max_bytes"), text)
     if values.get("choices") == ():
         problems.add(place.child("choices"), "expected at least one value")
+    for name, number in parameter.names.items():
+        if not parameter.within(number):
+            text = f"expected an integer{bounds(parameter.minimum, parameter.maximum)}, got {number}"
+            problems.add(place.child("names", name), text)
     for choice in parameter.needs:
         if choice not in parameter.choices:
             problems.add(

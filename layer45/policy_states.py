@@ -7,7 +7,9 @@ from layer45.loader import ChainPlan, Plan
 from layer45.old_versions import describe
 from layer45.packet_path import PacketPath
 from layer45.policy import Policy
+from layer45.rules.kernel_chain import NoKernel
 
+NO_REASON = NoKernel()
 POLICY_HELP = {
     "packets": "packets of the policy, both directions",
     "bytes": "their IP lengths as the engine got them, in bytes",
@@ -25,11 +27,14 @@ POLICY_HELP = {
 
 
 def policy_states(
-    plan: Plan, standing: Callable[[str], dict[str, Any]], seen: Mapping[str, Any], no_kernel: str = ""
+    plan: Plan,
+    standing: Callable[[str], dict[str, Any]],
+    seen: Mapping[str, Any],
+    no_kernel: NoKernel = NO_REASON,
 ) -> list[dict[str, Any]]:
     """All policies, those in effect first. standing: of each. seen: Engine.stats of the chains, by name.
 
-    no_kernel: why no chain can run in the kernel.
+    no_kernel: why chains do not run in the kernel.
     """
     chains = {chain.policy.name: chain for chain in plan.newest}
     names = (*chains, *(name for name in plan.policies if name not in chains))
@@ -43,15 +48,15 @@ def policy_states(
     ]
 
 
-def _path(chain: ChainPlan | None, no_kernel: str) -> dict[str, Any]:
+def _path(chain: ChainPlan | None, no_kernel: NoKernel) -> dict[str, Any]:
     """The one that its packets take; why not the other."""
-    reason = no_kernel if chain and chain.path == "kernel" else ""
+    reason = no_kernel.reason(chain.kernel) if chain else ""
     return {"path": path_of(chain, no_kernel) if chain else None, "path_reason": reason}
 
 
-def path_of(chain: ChainPlan, no_kernel: str) -> PacketPath:
-    """The one that the packets of a chain take. no_kernel: why none can run in the kernel."""
-    return chain.engine_path if no_kernel else chain.path
+def path_of(chain: ChainPlan, no_kernel: NoKernel) -> PacketPath:
+    """The one that the packets of a chain take."""
+    return chain.engine_path if no_kernel.reason(chain.kernel) else chain.path
 
 
 def _policy_state(

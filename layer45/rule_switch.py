@@ -13,7 +13,7 @@ from layer45.lock import DaemonLock
 from layer45.rules import backend, cgroups, conntrack
 from layer45.rules.diversion import RulePlan
 from layer45.rules.errors import RulesError
-from layer45.rules.kernel_chain import NOBODYS_QUEUE
+from layer45.rules.kernel_chain import NOBODYS_QUEUE, NoKernel
 from layer45.rules.kernel_chains import Counted, KernelChains
 from layer45.rules.known import KnownConnections
 from layer45.rules.socket_end import end_sockets
@@ -43,7 +43,7 @@ class RuleSwitch:
         self._tagger = Tagger()
         self._known = KnownConnections()
         self._kernel = KernelChains()
-        self.no_kernel = ""  # why chains that the kernel can run go through the queue
+        self.no_kernel = NoKernel()
 
     def present(self, owner: str) -> bool:
         """Whether rules of this owner are in this network namespace."""
@@ -84,31 +84,35 @@ class RuleSwitch:
             self.name = backend.standing(plan.owner) or _told(backend.choose_for, plan)
 
     def _install(self, plan: RulePlan) -> None:
-        """Where the kernel does not take the rules that ask it for chains, with those for the queue."""
-        if self._prepare_kernel(plan):
-            try:
-                _told(backend.install, plan, self.name, self._installed == self.name)
-                return
-            except Layer45Error as error:
-                reason = str(error)
-            _told(backend.install, plan.without_kernel(), self.name, self._installed == self.name)
-            self.no_kernel = reason
-            return
-        _told(backend.install, plan.without_kernel(), self.name, self._installed == self.name)
+        """Where the kernel does not take rules for its chains, without those that mark, then without any."""
+        self.no_kernel = NoKernel(all=self._unprepared(plan))
+        while not self._taken(plan.but(self.no_kernel)):
+            pass
 
-    def _prepare_kernel(self, plan: RulePlan) -> bool:
-        """Whether the rules can ask it for chains."""
-        self.no_kernel = ""
-        if plan.in_kernel and self.name != "iptables":
-            self.no_kernel = f"backend {self.name} has no BPF match"
-        elif plan.kernel_drops and queue_is_read(NOBODYS_QUEUE):
-            self.no_kernel = f"a program reads queue {NOBODYS_QUEUE}, which is to be nobody's"
-        elif plan.in_kernel:
-            try:
-                self._kernel.prepare(plan)
-            except RulesError as error:
-                self.no_kernel = str(error)
-        return plan.in_kernel and not self.no_kernel
+    def _taken(self, plan: RulePlan) -> bool:
+        """False: less is to be tried. Raises Layer45Error where nothing is left out that could be."""
+        try:
+            _told(backend.install, plan, self.name, self._installed == self.name)
+        except Layer45Error as error:
+            if not plan.in_kernel:
+                raise
+            self.no_kernel = self.no_kernel.refused(plan.kernel_marks, str(error))
+            return False
+        return True
+
+    def _unprepared(self, plan: RulePlan) -> str:
+        """Why the rules cannot ask it for chains; empty: they can, or need not."""
+        if not plan.in_kernel:
+            return ""
+        if self.name != "iptables":
+            return f"backend {self.name} has no BPF match"
+        if plan.kernel_drops and queue_is_read(NOBODYS_QUEUE):
+            return f"a program reads queue {NOBODYS_QUEUE}, which is to be nobody's"
+        try:
+            self._kernel.prepare(plan)
+        except RulesError as error:
+            return str(error)
+        return ""
 
     def kernel_counted(self) -> Counted:
         """What chains that the kernel runs have counted. Raises Layer45Error."""

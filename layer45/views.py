@@ -88,7 +88,8 @@ def show_status(state: dict[str, Any]) -> None:
         if policy["disabled"]:
             print(f"disabled    {_disabled_line(policy)}")
     for reason in {policy["path_reason"]: None for policy in state["policies"] if policy["path_reason"]}:
-        print(f"queue       no chain runs in the kernel: {reason}")
+        names = ", ".join(each["name"] for each in state["policies"] if each["path_reason"] == reason)
+        print(f"queue       {names}: not in the kernel: {reason}")
     print()
     _show_policies(state["policies"])
     print()

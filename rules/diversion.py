@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
-from layer45.rules.kernel_chain import KernelChain
+from layer45.rules.kernel_chain import KernelChain, NoKernel
 
 Network = IPv4Network | IPv6Network
 PortRange = tuple[int, int]  # first, last; inclusive
@@ -157,9 +157,15 @@ class RulePlan:
         """Whether one of them drops packets."""
         return any(each.kernel and each.kernel.drops for each in self.diversions)
 
-    def without_kernel(self) -> "RulePlan":
-        """The same, with all packets through the queues."""
-        return replace(self, diversions=tuple(replace(each, kernel=None) for each in self.diversions))
+    @property
+    def kernel_marks(self) -> bool:
+        """Whether one of them writes DSCPs."""
+        return any(each.kernel and each.kernel.dscps for each in self.diversions)
+
+    def but(self, no_kernel: NoKernel) -> "RulePlan":
+        """The same, with the packets of chains that cannot run in the kernel through the queues."""
+        kept = (replace(d, kernel=None) if no_kernel.reason(d.kernel) else d for d in self.diversions)
+        return replace(self, diversions=tuple(kept))
 
     @property
     def asks_map(self) -> bool:

@@ -16,7 +16,7 @@ Spread = Callable[[int, int, int], list[spread.Instruction]]
 LEAVE = "-j RETURN"  # out of our chains, where the chain was reached by goto alone
 # For what a kernel chain's programs say. A queue that nobody reads drops as a verdict of the engine does: who
 # sent the packet does not hear of it. With DROP, send() would fail.
-TARGETS = {"passes": "ACCEPT", "drops": f"NFQUEUE --queue-num {NOBODYS_QUEUE}"}
+TARGETS = {"passes": "-j ACCEPT", "drops": f"-j NFQUEUE --queue-num {NOBODYS_QUEUE}"}
 
 
 @dataclass
@@ -133,10 +133,20 @@ def kernel_hit(rules: Ruleset, diversion: Diversion) -> None:
     for at, begun in ((chain, True), (came, False)):
         for verdict in verdicts(diversion.kernel):
             name = pinned_name(diversion.class_id, verdict, begun)
-            rules.add(at, f"-m bpf --object-pinned {place / name}", f"-j {TARGETS[verdict]}")
+            target = _with_dscp(rules, verdict) if isinstance(verdict, int) else TARGETS[verdict]
+            rules.add(at, f"-m bpf --object-pinned {place / name}", target)
         rules.add(at, f"-g {rules.name(rest)}")
     rules.add(rest, f"-j MARK --set-xmark {value}")
     to_queues(rules, rest, diversion.queues)
+
+
+def _with_dscp(rules: Ruleset, dscp: int) -> str:
+    """To a chain that writes the field, and lets the packet go on as those that pass."""
+    chain = f"dscp{dscp}"
+    if rules.name(chain) not in rules.chains:
+        rules.add(chain, f"-j DSCP --set-dscp {dscp:#x}")
+        rules.add(chain, TARGETS["passes"])
+    return f"-g {rules.name(chain)}"
 
 
 def to_queues(

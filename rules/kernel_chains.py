@@ -119,12 +119,13 @@ class KernelChains:
 
 def pinned_name(class_id: int, verdict: Verdict, begun: bool) -> str:
     """The name of a class's program."""
-    return f"{PREFIX}{class_id}-{'begun' if begun else 'came'}-{verdict}"
+    what = f"dscp{verdict}" if isinstance(verdict, int) else verdict
+    return f"{PREFIX}{class_id}-{'begun' if begun else 'came'}-{what}"
 
 
 def verdicts(chain: KernelChain) -> tuple[Verdict, ...]:
-    """Those that it has programs for."""
-    return ("passes", "drops") if chain.drops else ("passes",)
+    """Those that it has programs for, as they are to be asked."""
+    return (*chain.dscps, "passes", "drops") if chain.drops else (*chain.dscps, "passes")
 
 
 def _wanted(plan: RulePlan) -> set[Key]:

@@ -1,18 +1,22 @@
 """BPF bytecode that does what a chain does, for iptables' bpf match (xt_bpf); see kernel_chain.py.
 
-Of a chain there are two programs. One answers 1 for packets that the chain lets pass, the other for those
-that it drops; each counts what it answers 1 for, and only that. Where both answer 0, the packet is for the
-engine, which then counts it: IPv6 with extension headers, fragments, lengths that lie, and super-packets of
-which the packets may fare differently. So what is out of the ordinary is known in one place.
+Of a chain there is a program for each thing that can become of a packet. One answers 1 for packets that the
+chain lets pass as they are, one for those that it drops, and one for each DSCP that it gives, for those that
+go on with that one and came with another; each counts what it answers 1 for, and only that. Where all answer
+0, the packet is for the engine, which then counts it: IPv6 with extension headers, fragments, lengths that
+lie, and super-packets of which the packets may fare differently. So what is out of the ordinary is known in
+one place.
 
 A super-packet that is to be cut counts as the packets in it, each with headers of its own.
 
 The packet begins with its IP header, in LOCAL_IN as in LOCAL_OUT; what this host sends came in by no device.
 Registers: r6 context, r7 where the transport header is, then the payload, r8 bytes of the packet, then of
 the payload, r9 next header, then how many packets there are. Below the frame pointer: bytes of them all,
-which steps have chosen it, the map's key.
+which steps have chosen it, the map's key; of chains that mark, the DSCP it came with, the one it has now, and
+which steps have changed that.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from layer45.rules.assembler import (
@@ -65,12 +69,12 @@ from layer45.rules.kernel_chain import (
     Step,
 )
 
-Verdict = Literal["passes", "drops"]
+Verdict = Literal["passes", "drops"] | int  # a number: it goes on with this DSCP, which it did not have
 
 LENGTH, INGRESS_DEVICE, GSO_SIZE = 0, 36, 176  # of struct __sk_buff
 MAP_LOOKUP_ELEMENT = 1
 FRAME = 10
-ALL_BYTES, CHOSEN, KEY = -8, -16, -24
+ALL_BYTES, CHOSEN, KEY, CAME_WITH, DSCP, CHANGED = -8, -16, -24, -32, -40, -48
 PROTOCOLS = {"udp": 17, "tcp": 6}
 UDP_HEADER, TCP_HEADER, IPV6_HEADER = 8, 20, 40
 FRAGMENT_BITS = 0x3FFF
@@ -88,6 +92,8 @@ def program(map_descriptor: int, chain: KernelChain, verdict: Verdict, begun: bo
     _transport(a, chain)
     if not chain.super_packets:
         _cut(a, chain)
+    if chain.dscps:
+        _read_dscp(a)
     a.emit(LOAD32, 1, 6, at=INGRESS_DEVICE)
     a.emit(NOT_EQUAL_CONST, 1, at="ingress")
     _way(a, chain, "egress", verdict, map_descriptor, begun)
@@ -197,6 +203,21 @@ def _cut(a: Assembler, chain: KernelChain) -> None:
     a.label("one")
 
 
+def _read_dscp(a: Assembler) -> None:
+    """In the first 16 bits, IPv4 has it behind version and header length, IPv6 behind the version alone."""
+    a.emit(PACKET16)
+    a.emit(MOVE, 1, 0)
+    a.emit(RIGHT_CONST, 1, constant=12)
+    a.emit(RIGHT_CONST, 0, constant=2)
+    a.emit(EQUAL_CONST, 1, at="lowest", constant=4)
+    a.emit(RIGHT_CONST, 0, constant=4)
+    a.label("lowest")
+    a.emit(AND_CONST, 0, constant=63)
+    a.emit(STORE64, FRAME, 0, at=CAME_WITH)
+    a.emit(STORE64, FRAME, 0, at=DSCP)
+    a.emit(STORE_CONST64, FRAME, at=CHANGED)
+
+
 def _way(
     a: Assembler, chain: KernelChain, direction: Direction, verdict: Verdict, map_descriptor: int, begun: bool
 ) -> None:
@@ -211,6 +232,8 @@ def _way(
         if not any(step.drops for _, step in steps):
             return
         a.label(dropped)
+    elif not _goes_on(a, steps, verdict):
+        return
     _count(a, chain, direction, verdict, map_descriptor, begun)
 
 
@@ -227,9 +250,38 @@ def _step(a: Assembler, step: Step, number: int, name: str, dropped: str) -> Non
     a.emit(LOAD64, 1, FRAME, at=CHOSEN)
     a.emit(OR_CONST, 1, constant=1 << number)
     a.emit(STORE64, FRAME, 1, at=CHOSEN)
+    if step.dscp is not None:
+        _give_dscp(a, step.dscp, number, f"{name} has it")
     if step.drops:
         a.emit(JUMP, at=dropped)
     a.label(following if step.invert else misses)
+
+
+def _give_dscp(a: Assembler, dscp: int, number: int, has_it: str) -> None:
+    a.emit(LOAD64, 1, FRAME, at=DSCP)
+    a.emit(EQUAL_CONST, 1, at=has_it, constant=dscp)
+    a.emit(STORE_CONST64, FRAME, at=DSCP, constant=dscp)
+    a.emit(LOAD64, 1, FRAME, at=CHANGED)
+    a.emit(OR_CONST, 1, constant=1 << number)
+    a.emit(STORE64, FRAME, 1, at=CHANGED)
+    a.label(has_it)
+
+
+def _goes_on(a: Assembler, steps: Sequence[tuple[int, Step]], verdict: Verdict) -> bool:
+    """To what counts it, where it has the DSCP that the verdict is about. False: no step gives that one."""
+    given = {step.dscp for _, step in steps} - {None}
+    if verdict != "passes" and verdict not in given:
+        a.emit(JUMP, at=OTHER)
+        return False
+    if given:
+        a.emit(LOAD64, 1, FRAME, at=DSCP)
+        a.emit(LOAD64, 2, FRAME, at=CAME_WITH)
+        if verdict == "passes":
+            a.emit(NOT_EQUAL, 1, 2, at=OTHER)
+        else:
+            a.emit(NOT_EQUAL_CONST, 1, at=OTHER, constant=int(verdict))
+            a.emit(EQUAL_CONST, 2, at=OTHER, constant=int(verdict))
+    return True
 
 
 def _prefix(a: Assembler, prefix: bytes, misses: str) -> None:
@@ -259,21 +311,25 @@ def _count(
         _add(a, BEGUN_SENT)
     if verdict == "drops":
         _add(a, DROPPED)
-    a.emit(LOAD64, 3, FRAME, at=CHOSEN)
-    for number, step in enumerate(chain.steps):
-        if step.counters:
-            _count_step(a, step, 1 << number, f"{direction} counted {number}")
+    _count_steps(a, CHOSEN, [step.counters for step in chain.steps], f"{direction} chosen")
+    _count_steps(a, CHANGED, [step.changed_counters for step in chain.steps], f"{direction} changed")
     a.emit(MOVE_CONST, 0, constant=1)
     a.emit(EXIT)
 
 
-def _count_step(a: Assembler, step: Step, bit: int, behind: str) -> None:
-    a.emit(MOVE, 1, 3)
-    a.emit(AND_CONST, 1, constant=bit)
-    a.emit(EQUAL_CONST, 1, at=behind)
-    for place in step.counters:
-        _add(a, OWN_COUNTERS + place)
-    a.label(behind)
+def _count_steps(a: Assembler, bits: int, counters: Sequence[tuple[int, ...]], name: str) -> None:
+    """bits: where those of the steps are. counters: of each step."""
+    if any(counters):
+        a.emit(LOAD64, 3, FRAME, at=bits)
+    for number, places in enumerate(counters):
+        if places:
+            behind = f"{name} {number}"
+            a.emit(MOVE, 1, 3)
+            a.emit(AND_CONST, 1, constant=1 << number)
+            a.emit(EQUAL_CONST, 1, at=behind)
+            for place in places:
+                _add(a, OWN_COUNTERS + place)
+            a.label(behind)
 
 
 def _add(a: Assembler, counter: int, register: int = 9) -> None:

@@ -1,15 +1,15 @@
 """drop: packets chosen by content, length, count or rate vanish. How the predicates combine: README.md."""
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp, memset
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memset
 
 from layer45.fastpath.abi cimport (
-    L45_ABI_VERSION, L45_DROP, L45_ERROR, L45_OPS_CAPSULE, L45_PASS, L45_TRUNCATED, l45_context, l45_ops,
-    l45_packet, l45_param, l45_verdict,
+    L45_ABI_VERSION, L45_DROP, L45_ERROR, L45_OPS_CAPSULE, L45_PASS, l45_context, l45_ops, l45_packet,
+    l45_param, l45_verdict,
 )
-from layer45.fastpath.packet cimport payload, payload_bytes
-from layer45.fastpath.params cimport choice_is, copy_bytes, param_named
+from layer45.fastpath.params cimport choice_is, param_named
+from layer45.fastpath.selection cimport l45_selection, selected, selection_by, whole_payload_bytes
 
 cdef extern from * nogil:
     """
@@ -21,9 +21,6 @@ cdef extern from * nogil:
     int64_t relaxed_load(int64_t *at)
     int64_t relaxed_add(int64_t *at, int64_t value)
     bint relaxed_swap(int64_t *at, int64_t *expected, int64_t value)
-
-cdef enum:
-    LARGEST_PREFIX_BYTES = 32
 
 cdef enum:                      # counters, as in module.toml
     SELECTED, DROPPED, DROPPED_EVERY, DROPPED_RATE, UNREADABLE
@@ -40,36 +37,14 @@ cdef struct drop_instance:
     buckets shared[2]           # scope = policy: touched by all workers, so only through the atomics above
     rate packets
     rate bytes
-    uint32_t shortest_bytes
-    uint32_t longest_bytes
+    l45_selection selection
     uint32_t every
-    uint32_t prefix_bytes
-    uint8_t prefix[LARGEST_PREFIX_BYTES]
-    bint invert
     bint per_policy
     bint limited                # by any rate
 
 cdef struct drop_state:
     buckets own[2]
     uint32_t seen[2]            # selected packets since the last that `every` dropped
-
-
-cdef uint32_t whole_payload_bytes(const l45_packet *packet) noexcept nogil:
-    """As long as the payload was on arrival, also where our buffer holds less of it."""
-    if packet.flags & L45_TRUNCATED:
-        return packet.wire_bytes - packet.payload_offset
-    return payload_bytes(packet)
-
-
-cdef int selected(const drop_instance *drop, const l45_packet *packet) noexcept nogil:
-    """1 or 0, or -1: the buffer ends inside the prefix."""
-    cdef uint32_t whole = whole_payload_bytes(packet)
-    cdef bint match = drop.shortest_bytes <= whole <= drop.longest_bytes and drop.prefix_bytes <= whole
-    if match and drop.prefix_bytes:
-        if payload_bytes(packet) < drop.prefix_bytes:
-            return -1
-        match = memcmp(payload(packet), drop.prefix, drop.prefix_bytes) == 0
-    return match != drop.invert
 
 
 cdef bint take(int64_t *full_at_ns, int64_t now_ns, int64_t cost_ns, int64_t burst_ns) noexcept nogil:
@@ -103,7 +78,7 @@ cdef l45_verdict judge(l45_context *context, l45_packet *packet) noexcept nogil:
     cdef drop_state *state = <drop_state *> context.state
     cdef uint32_t way = packet.direction & 1
     cdef buckets *of = &drop.shared[way] if drop.per_policy else &state.own[way]
-    cdef int chosen = selected(drop, packet)
+    cdef int chosen = selected(&drop.selection, packet)
     if chosen < 0:
         context.counters[UNREADABLE] += 1
         return L45_ERROR
@@ -138,10 +113,8 @@ cdef rate rate_of(double per_s, double burst) noexcept nogil:
 cdef int configure(void *instance, const l45_param *params, size_t count, char *error,
                    size_t error_bytes) noexcept nogil:
     cdef drop_instance *drop = <drop_instance *> instance
-    cdef l45_param length = param_named(params, count, b"length")
-    drop.prefix_bytes = copy_bytes(param_named(params, count, b"prefix"), drop.prefix, LARGEST_PREFIX_BYTES)
-    drop.shortest_bytes, drop.longest_bytes = <uint32_t> length.integer, <uint32_t> length.last
-    drop.invert = param_named(params, count, b"invert").integer != 0
+    drop.selection = selection_by(param_named(params, count, b"prefix"), param_named(params, count, b"length"),
+                                  param_named(params, count, b"invert"))
     drop.every = <uint32_t> param_named(params, count, b"every").integer
     drop.packets = rate_of(param_named(params, count, b"rate_packets_per_s").number,
                            param_named(params, count, b"burst_packets").number)

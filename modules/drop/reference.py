@@ -16,16 +16,18 @@ class Bucket:
         self.time_ns = now_ns
 
 
+def selected(parameters, payload):
+    """Whether prefix, length and invert choose a packet."""
+    first, last = parameters["length"]
+    match = first <= len(payload) <= last and payload.startswith(parameters["prefix"])
+    return match != parameters["invert"]
+
+
 class Module:
     def __init__(self, parameters, count):
         self.parameters = parameters
         self.count = count
         self.shared = {}
-
-    def selected(self, payload):
-        first, last = self.parameters["length"]
-        match = first <= len(payload) <= last and payload.startswith(self.parameters["prefix"])
-        return match != self.parameters["invert"]
 
     def egress(self, packet):
         self.judge(packet)
@@ -34,7 +36,7 @@ class Module:
         self.judge(packet)
 
     def judge(self, packet):
-        if not self.selected(packet.payload):
+        if not selected(self.parameters, packet.payload):
             return
         self.count("selected")
         reasons = [self.is_nth(packet)]

@@ -15,7 +15,17 @@ from layer45.loader import load
 
 from .conftest import Road
 from .connection import connected, growth_of, on_wire, reference_of, view_of
-from .wire import ACK, MILLISECOND, Record, datagram, options_of, segment
+from .wire import (
+    ACK,
+    MILLISECOND,
+    Record,
+    datagram,
+    field_of,
+    is_sound,
+    options_of,
+    segment,
+    with_field,
+)
 
 MODULES = Path(__file__).parents[2] / "modules"
 FOLDERS = sorted(file.parent for file in MODULES.glob("*/module.toml"))
@@ -49,6 +59,8 @@ def packets_of(vector: dict[str, Any]) -> list[Record]:
         packets = segments_of(vector, payloads)
     else:
         packets = [datagram(each) for each in payloads]
+    fields = map(bytes.fromhex, vector.get("fields", ["00"] * len(packets)))
+    packets = [with_field(packet, *field) for packet, field in zip(packets, fields, strict=True)]
     return [Record(each, (1000 + at) * MILLISECOND) for each, at in zip(packets, times_ms, strict=True)]
 
 
@@ -75,6 +87,9 @@ def test_vectors(road: Road, name: str, vector: dict[str, Any], reference: bool)
         assert matches(pattern, payload), f"expected {pattern}, got {payload.hex()}"
     for pattern, packet in zip(vector.get("output_options", []), passage.packets, strict=False):
         assert matches(pattern, options_of(packet)), f"expected {pattern}, got {options_of(packet).hex()}"
+    if "output_fields" in vector:
+        assert [f"{field_of(packet):02x}" for packet in passage.packets] == vector["output_fields"]
+        assert all(is_sound(packet) for packet in passage.packets)
 
 
 @pytest.mark.parametrize(("name", "vector"), STREAM_VECTORS)

@@ -66,6 +66,19 @@ def segment(payload: bytes, sequence: int, version: int = 4, flags: int = ACK, o
     return _ip(version, TCP, _with_sum(version, TCP, l4 + options + payload, 16))
 
 
+def field_of(packet: bytes) -> int:
+    """The DS field: IPv4's type of service, IPv6's traffic class."""
+    return packet[1] if packet[0] >> 4 == 4 else int.from_bytes(packet[:2]) >> 4 & 0xFF
+
+
+def with_field(packet: bytes, field: int) -> bytes:
+    """The packet with this DS field."""
+    if packet[0] >> 4 == 6:
+        return bytes([0x60 | field >> 4, (field & 15) << 4 | packet[1] & 15]) + packet[2:]
+    head = bytes([packet[0], field]) + packet[2:10] + bytes(2) + packet[12:20]
+    return head[:10] + struct.pack("!H", 0xFFFF ^ internet_sum(head)) + head[12:] + packet[20:]
+
+
 def _version_and_protocol(packet: bytes) -> tuple[int, int]:
     version = packet[0] >> 4
     return version, packet[9] if version == 4 else packet[6]

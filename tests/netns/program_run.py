@@ -27,8 +27,8 @@ class Chain:
     counters: int
     programs: dict[Verdict, int]
 
-    def ask(self, packet: bytes, direction: str = "egress", gso_size: int = 0) -> str:
-        """What the rules would do: "passes", "drops" or "queue"."""
+    def ask(self, packet: bytes, direction: str = "egress", gso_size: int = 0) -> Verdict | str:
+        """What the rules would do: "passes", "drops", a DSCP to write, or "queue"."""
         for verdict, descriptor in self.programs.items():
             if _run(descriptor, packet, direction, gso_size):
                 return verdict

@@ -5,6 +5,7 @@ The programs run in the kernel, on packets that are made here; no host, no rules
 
 import random
 import struct
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 
 from layer45.fastpath.packet import Editor
 from layer45.loader import ChainPlan, load
-from layer45.modules.drop.reference import Module
+from layer45.modules.drop.reference import Module as Drop
+from layer45.modules.mark.reference import Module as Mark
 from layer45.rules.kernel_chain import (
     BEGUN_SENT,
     DROPPED,
@@ -24,8 +26,9 @@ from layer45.rules.kernel_chain import (
     OWN_COUNTERS,
     KernelChain,
 )
+from layer45.rules.kernel_program import Verdict
 
-from ..modules.wire import datagram, segment
+from ..modules.wire import datagram, segment, with_field
 from .program_run import Chain, loaded
 
 pytestmark = pytest.mark.root
@@ -36,13 +39,16 @@ WHOLE = datagram(b"whole", 6)
 EXTENDED = WHOLE[:4] + b"\x00\x15\x3c" + WHOLE[7:40] + b"\x11" + bytes(7) + WHOLE[40:]
 LONGEST = 3000  # what a test run takes is about a page
 PACKETS = 1500
+DROP = 'module = "drop"'
+REFERENCES: dict[str, Any] = {"drop": Drop, "mark": Mark}
 
 
 class Seen:
     """A packet as the reference sees it."""
 
-    def __init__(self, payload: bytes, direction: str) -> None:
-        self.payload, self.direction, self.dropped = payload, direction, False
+    def __init__(self, packet: bytes, direction: str) -> None:
+        engine = Editor(packet)
+        self.payload, self.dscp, self.direction, self.dropped = engine.payload, engine.dscp, direction, False
         self.flow, self.time_ns = SimpleNamespace(state={}), 0
 
     def drop(self) -> None:
@@ -50,10 +56,10 @@ class Seen:
 
 
 def chain_of(directory: Path, *entries: str, match: str = 'protocol = "udp"', rest: str = "") -> ChainPlan:
-    """The plan of a policy with these instances of drop."""
+    """The plan of a policy with these instances, of drop unless they say so."""
     (directory / "policies").mkdir(exist_ok=True)
     (directory / "layer45.toml").write_text("")
-    chain = ", ".join(f'{{ module = "drop"{entry} }}' for entry in entries)
+    chain = ", ".join(f"{{ {entry if 'module' in entry else DROP + entry} }}" for entry in entries)
     text = f"[policy.p]\nmatch = {{ {match} }}\nchain = [ {chain} ]\n{rest}"
     (directory / "policies" / "p.toml").write_text(text)
     return load(directory).chains[0]
@@ -65,10 +71,11 @@ def in_kernel(plan: ChainPlan) -> KernelChain:
 
 
 def any_entry(dice: random.Random, both_protocols: bool) -> str:
-    """Parameters of drop that the kernel can do."""
+    """Of drop or mark, with parameters that the kernel can do."""
     first = dice.choice((0, 0, 1, 3, 100, 1400))
     last = dice.choice((65535, first, first + 7, 1472))
-    parts = [f", invert = {dice.choice(('true', 'false'))}"]
+    mark = f'module = "mark", dscp = {dice.choice(("0", "46", "63", quoted("LE")))}'
+    parts = [dice.choice((DROP, mark, mark)), f", invert = {dice.choice(('true', 'false'))}"]
     if both_protocols:
         parts.append(f', length = "{dice.choice(("0", "1-65535", "0-65535"))}"')
     else:
@@ -77,6 +84,10 @@ def any_entry(dice: random.Random, both_protocols: bool) -> str:
     if dice.random() < 0.3:
         parts.append(f', direction = "{dice.choice(WAYS)}"')
     return "".join(parts)
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def any_packet(dice: random.Random, protocols: tuple[str, ...]) -> bytes:
@@ -89,37 +100,40 @@ def any_packet(dice: random.Random, protocols: tuple[str, ...]) -> bytes:
     else:
         options = b"\x01" * dice.choice((0, 4, 12, 40))
         packet = segment(payload, dice.getrandbits(32), version, options=options)
+    packet = with_field(packet, dice.choice((0, 1, 2, 3, 4, 0xBA, 0xFF, dice.randrange(256))))
     return with_options(packet, dice.choice((0, 1, 10))) if version == 4 and dice.random() < 0.3 else packet
 
 
 def with_options(packet: bytes, words: int) -> bytes:
     """IPv4, with so many words of no operation."""
     total = struct.pack("!H", len(packet) + 4 * words)
-    return bytes([0x45 + words, 0]) + total + packet[4:20] + b"\x01" * 4 * words + packet[20:]
+    return bytes([0x45 + words, packet[1]]) + total + packet[4:20] + b"\x01" * 4 * words + packet[20:]
 
 
-def by_reference(plan: ChainPlan, payload: bytes, direction: str, counters: list[int]) -> str:
+def by_reference(plan: ChainPlan, packet: bytes, direction: str, counters: list[int]) -> Verdict:
     """What the chain decides; its modules' counters are counted up."""
     order = 1 if direction == "egress" else -1
-    for number, instance in [*enumerate(plan.instances)][::order]:
+    firsts = accumulate((len(each.module.manifest.counters) for each in plan.instances), initial=0)
+    seen = Seen(packet, direction)
+    came_with = seen.dscp
+    for first, instance in [*zip(firsts, plan.instances, strict=False)][::order]:
         names = list(instance.module.manifest.counters)
 
-        def count(name: str, first: int = number * len(names), names: list[str] = names) -> None:
+        def count(name: str, first: int = first, names: list[str] = names) -> None:
             counters[first + names.index(name)] += 1
 
         if direction in instance.directions:
-            seen: Any = Seen(payload, direction)
-            Module(instance.values, count).judge(seen)
+            REFERENCES[instance.module.name](instance.values, count).judge(seen)
             if seen.dropped:
                 return "drops"
-    return "passes"
+    return "passes" if seen.dscp == came_with else seen.dscp
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_it_is_what_the_reference_is(seed: int, tmp_path: Path) -> None:
     dice = random.Random(seed)
     protocols = ("udp", "tcp") if seed % 2 else ("udp",)
-    entries = dict.fromkeys(any_entry(dice, bool(seed % 2)) for _ in range(1 + seed % 3))
+    entries = dict.fromkeys(any_entry(dice, bool(seed % 2)) for _ in range(1 + seed // 2 % 5))
     match = "" if seed % 2 else 'protocol = "udp"'
     plan = chain_of(tmp_path, *entries, match=match)
     own, steps = [0] * OWN_COUNTERS, [0] * in_kernel(plan).counters
@@ -127,7 +141,7 @@ def test_it_is_what_the_reference_is(seed: int, tmp_path: Path) -> None:
         for _ in range(PACKETS):
             packet, direction = any_packet(dice, protocols), dice.choice(WAYS)
             verdict = chain.ask(packet, direction)
-            assert verdict == by_reference(plan, Editor(packet).payload, direction, steps), packet
+            assert verdict == by_reference(plan, packet, direction, steps), packet
             out = direction == "egress"
             own[EGRESS_PACKETS if out else INGRESS_PACKETS] += 1
             own[EGRESS_BYTES if out else INGRESS_BYTES] += len(packet)
@@ -144,13 +158,14 @@ def is_like_the_engine(chain: Chain, plan: ChainPlan, packet: bytes) -> bool:
     engine = Editor(packet)
     assert engine.result == "parsed" and engine.fields["wire_bytes"] == len(packet), packet
     assert engine.fields["protocol"] == 17, packet
-    assert verdict == by_reference(plan, engine.payload, "egress", [0] * 99), packet
+    assert verdict == by_reference(plan, packet, "egress", [0] * 99), packet
     return True
 
 
 def test_what_is_out_of_the_ordinary_is_left_to_the_engine(tmp_path: Path) -> None:
     """Headers with wrong bytes, packets with wrong ends: what it decides all the same, it decides right."""
-    plan = chain_of(tmp_path, ', prefix = "ab"', ', length = "5-90"')
+    marks = 'module = "mark", dscp = 46, length = "91-"'
+    plan = chain_of(tmp_path, ', prefix = "ab"', ', length = "5-90"', marks)
     dice = random.Random(7)
     decided = left = 0
     with loaded(in_kernel(plan)) as chain:
@@ -217,6 +232,22 @@ def test_super_packets_whose_packets_may_differ_are_left_to_the_engine(tmp_path:
         assert chain.counted()[DROPPED] == chain.counted()[OWN_COUNTERS] == 3
 
 
+def test_of_a_super_packet_all_packets_are_marked(tmp_path: Path) -> None:
+    """Cut, or whole as TCP's queue has it, and then chosen by its own length."""
+    packet = with_field(segment(bytes(2001), 1), 2)
+    any_length = 'module = "mark", dscp = 46, length = "1-"'
+    with loaded(in_kernel(chain_of(tmp_path, any_length, match=""))) as chain:
+        assert chain.ask(packet, "egress", 500) == 46
+        assert chain.counted()[OWN_COUNTERS:] == [5, 5]
+        assert chain.ask(with_field(packet, 46 << 2), "egress", 500) == "passes"
+        assert chain.counted()[OWN_COUNTERS:] == [10, 5]
+    long = 'module = "mark", dscp = 46, length = "1500-"'
+    assert chain_of(tmp_path, long, match="").path == "queue"
+    with loaded(in_kernel(chain_of(tmp_path, long, match='protocol = "tcp"'))) as chain:
+        assert (chain.ask(packet, "ingress", 500), chain.ask(segment(bytes(500), 1))) == (46, "passes")
+        assert chain.counted()[OWN_COUNTERS:] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("entries", "match", "rest", "path"),
     [
@@ -230,6 +261,11 @@ def test_super_packets_whose_packets_may_differ_are_left_to_the_engine(tmp_path:
         ((", every = 2",), 'protocol = "udp"', "", "queue"),
         (("", ", rate_packets_per_s = 0.5"), 'protocol = "udp"', "", "queue"),
         (("", ', scope = "policy", burst_bytes = 7'), 'protocol = "udp"', "", "kernel"),
+        (('module = "mark", dscp = 9, prefix = "x"', ""), 'protocol = "udp"', "", "kernel"),
+        (('module = "mark", dscp = 9, prefix = "x"',), "", "", "queue"),
+        (('module = "mark", dscp = 9, prefix = "x"',), 'protocol = "tcp"', "", "kernel"),
+        (('module = "mark", dscp = 9', 'module = "tag", id = "x"'), 'protocol = "udp"', "", "queue"),
+        (tuple(f'module = "mark", dscp = {each}' for each in range(31)), "", "", "kernel"),
         (tuple([""] * 31), "", "", "kernel"),
         (tuple([""] * 32), "", "", "queue"),
     ],

@@ -191,7 +191,7 @@ def test_without_bpf_it_is_the_queue(hosts: Hosts) -> None:
             assert exchange(client, [b"abc", b"b"], 0.3) == [b"b"]
         path, reason = path_of(a, "prefix")
         assert path == "queue" and "Operation not permitted" in reason
-        assert f"no chain runs in the kernel: {reason}" in a.host.run(a.command("status")).stdout
+        assert f"prefix: not in the kernel: {reason}" in a.host.run(a.command("status")).stdout
         assert queued(a) == counted(a, "prefix")["packets"] == 3
 
 

@@ -20,6 +20,7 @@ from layer45.errors import ConfigError, Layer45Error
 from layer45.failures import ChainKey, Tally
 from layer45.loader import Plan, load
 from layer45.lock import DaemonLock, lock_path
+from layer45.rules.kernel_chain import NoKernel
 from layer45.rules.kernel_chains import Counted
 
 from .conftest import Configuration
@@ -100,7 +101,7 @@ class StandInEngine:
 
 class StandInRules:
     name = "stand-in"
-    no_kernel = ""
+    no_kernel = NoKernel()
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage

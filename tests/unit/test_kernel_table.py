@@ -60,6 +60,19 @@ invert = "not"
 counts = ["picked"]
 verdict = "drop"
 """
+MARK = """\
+[kernel]
+counts = ["picked"]
+verdict = "mark"
+dscp = "point"
+counts_changed = ["other"]
+[param.point]
+type = "integer"
+required = true
+minimum = 0
+maximum = 63
+help = "x"
+"""
 BOTH = ("egress", "ingress")
 
 
@@ -82,8 +95,8 @@ def test_all_of_it_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ('verdict = "drop"\n', "", '12: kernel.verdict: missing; expected one of "drop", "pass"'),
-        ('"drop"', '"dorp"', '18: kernel.verdict: expected one of "drop", "pass", got "dorp", did you mean "drop"?'),
+        ('verdict = "drop"\n', "", '12: kernel.verdict: missing; expected one of "drop", "mark", "pass"'),
+        ('"drop"', '"dorp"', '18: kernel.verdict: expected one of "drop", "mark", "pass", got "dorp", did you mean "drop"?'),
         ('["picked"]', '["piked"]', '17: kernel.counts[0]: no counter "piked", did you mean "picked"?'),
         ('"sizes"', '"size"', '14: kernel.length: no parameter "size", did you mean "sizes"?'),
         ('"sizes"', '"every"', "14: kernel.length: expected a parameter of type range; every is of integer"),
@@ -98,6 +111,24 @@ def test_what_is_wrong(old: str, new: str, problem: str, tmp_path: Path) -> None
     with pytest.raises(ConfigError) as raised:
         load_manifest(file)
     assert raised.value.problems == [f"{file}:{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('dscp = "point"\n', "", '12: kernel.dscp: missing; verdict "mark" takes a parameter with the code point'),
+        ('"point"', '"sizes"', "15: kernel.dscp: expected a parameter of type integer; sizes is of range"),
+        ("maximum = 63", "maximum = 64", "15: kernel.dscp: parameter point needs minimum = 0 and maximum = 63 to stand for a code point"),
+        ('["other"]', '["othr"]', '16: kernel.counts_changed[0]: no counter "othr", did you mean "other"?'),
+        ('"mark"\ndscp = "point"', '"drop"', '15: kernel.counts_changed: goes with verdict "mark" only, not with "drop"'),
+        ('"mark"', '"pass"', '15: kernel.dscp: goes with verdict "mark" only, not with "pass"'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_mark(old: str, new: str, problem: str, tmp_path: Path) -> None:
+    file = write(tmp_path, MARK.replace(old, new, 1))
+    with pytest.raises(ConfigError) as raised:
+        load_manifest(file)
+    assert f"{file}:{problem}" in raised.value.problems
 
 
 def test_what_the_kernel_cannot_do_of_a_module(tmp_path: Path) -> None:
@@ -132,6 +163,21 @@ def test_steps_of_a_chain(tmp_path: Path) -> None:
         Step(("egress",), (0, 65535), b"x", False, True, (3,)),
     )
     assert chain(tmp_path, '{ module = "pick", every = 2 }') is None
+    write(tmp_path, MARK)
+    made = chain(
+        tmp_path, '{ module = "pick", point = 7 }, { module = "drop" }, { module = "pick", point = 0 }'
+    )
+    drops = Step(BOTH, drops=True, counters=(2, 3))
+    assert (
+        made
+        and made.dscps == (0, 7)
+        and made.steps
+        == (
+            Step(BOTH, counters=(1,), dscp=7, changed_counters=(0,)),
+            drops,
+            Step(BOTH, counters=(8,), dscp=0, changed_counters=(7,)),
+        )
+    )
     write(tmp_path, '[kernel]\nverdict = "pass"\n', HEAD + "gso = true\n")
     made = chain(tmp_path, '{ module = "pick", head = "x" }', 'protocol = "tcp"')
     assert made and made.super_packets and made.steps == (Step(BOTH),)

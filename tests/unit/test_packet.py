@@ -47,6 +47,26 @@ edits = st.lists(
 )
 
 
+@given(networks, transports, payloads, st.integers(0, 255), st.integers(0, 63))
+def test_dscp(network: Packet, transport: Packet, payload: bytes, field: int, dscp: int) -> None:
+    """As Scapy would have written it; ECN and all else is as it was, and every sum is right."""
+    name = "tos" if isinstance(network, IP) else "tc"
+    before, wanted = network.copy(), network.copy()
+    setattr(before, name, field)
+    setattr(wanted, name, dscp << 2 | field & 3)
+    editor = Editor(built(before, transport, payload))
+    assert editor.dscp == field >> 2
+    assert editor.set_dscp(dscp) == (dscp != field >> 2)
+    assert (editor.dscp, editor.seal()) == (dscp, built(wanted, transport, payload))
+
+
+def test_dscp_of_what_is_not_whole() -> None:
+    editor = Editor(built(IP(**V4), UDP(), b"payload")[:-3], truncated=True)
+    with pytest.raises(ValueError, match="no room"):
+        editor.set_dscp(9)
+    assert editor.dscp == 0
+
+
 def built(network: Packet, transport: Packet, payload: bytes) -> bytes:
     return raw(network.copy() / transport.copy() / Raw(payload))
 

@@ -16,12 +16,14 @@ KEY = Parameter("n", "bytes", "", unit="bytes", min_bytes=1, max_bytes=4)
 MODE = Parameter("n", "choice", "", choices=("hash", "random"))
 SPAN = Parameter("n", "range", "", unit="bytes", minimum=2, maximum=100)
 FLAG = Parameter("n", "boolean", "")
+NAMED = Parameter("n", "integer", "", minimum=0, maximum=63, names={"EF": 46, "LE": 1})
 
 
 @pytest.mark.parametrize(
     ("parameter", "value", "parsed"),
     [
         (SMALL, 1, 1), (SMALL, 1000, 1000), (Parameter("n", "integer", ""), INTEGER_MIN, INTEGER_MIN),
+        (NAMED, "EF", 46), (NAMED, 46, 46), (NAMED, 0, 0),
         (RATE, 1, 1.0), (RATE, 1.5, 1.5), (FLAG, True, True), (FLAG, False, False),
         (NAME, "é#é"[:2], "é#"), (KEY, "é", b"\xc3\xa9"), (KEY, "hex:00 fF", b"\0\xff"), (KEY, "hex", b"hex"),
         (MODE, "hash", "hash"), (SPAN, "3-7", (3, 7)), (SPAN, 9, (9, 9)), (SPAN, "9", (9, 9)), (SPAN, "9-", (9, 100)),
@@ -51,6 +53,10 @@ SPAN_EXPECTED = 'expected a range such as "0-100", or one integer, 2..100 (bytes
         (Parameter("n", "integer", ""), 1 << 63, "expected integer, got 9223372036854775808"),
         (Parameter("n", "integer", "", minimum=0), -1, "expected integer >= 0, got -1"),
         (Parameter("n", "integer", "", maximum=0), 1, "expected integer <= 0, got 1"),
+        (NAMED, 64, 'expected integer 0..63 or "EF" "LE", got 64'),
+        (NAMED, "ef", 'expected integer 0..63 or "EF" "LE", got "ef", did you mean "EF"?'),
+        (NAMED, "46", 'expected integer 0..63 or "EF" "LE", got "46"'),
+        (NAMED, True, 'expected integer 0..63 or "EF" "LE", got true'),
         (RATE, 1.6, "expected number 0..1.5, got 1.6"),
         (RATE, float("nan"), "expected number 0..1.5, got NaN"),
         (Parameter("n", "number", ""), float("inf"), "expected number, got Infinity"),
@@ -103,7 +109,7 @@ def test_ranges(first: int, last: int) -> None:
 
 @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()))
 def test_any_value_is_parsed_or_refused_in_one_line(value: Any) -> None:
-    for parameter in (SMALL, RATE, NAME, KEY, MODE, SPAN, FLAG):
+    for parameter in (SMALL, NAMED, RATE, NAME, KEY, MODE, SPAN, FLAG):
         try:
             parameter.parse(value)
         except ValueError as error:

@@ -28,6 +28,11 @@ MANY = Selector(
     local_port=((80, 80), (443, 443)), user=(1000, 1001), group=(100, 101), cgroup=("a", "b/c"),
 )  # fmt: skip
 DROPPING = KernelChain("", ("udp", "tcp"), (Step(("egress",), drops=True),))
+MARKING = (
+    Step(("egress",), (1, 9), dscp=1),
+    Step(("egress", "ingress"), drops=True),
+    Step(("ingress",), dscp=46),
+)
 GUEST = Selector(user=(1001,))
 PLANS = {
     "empty": (),
@@ -73,7 +78,24 @@ PLANS = {
         ("gone", Selector(remote_port=((53, 53),)), None, CLOSED, False, "ended", "", DROPPING),
         ("queue", Selector(("udp",), remote_port=((80, 80),)), None, OPEN),
     ),
+    "kernel_marks": (
+        ("voice", VOICE, None, OPEN, False, "any", "", KernelChain("", ("udp",), MARKING)),
+        ("mail", GUEST, None, OPEN, False, "any", "", KernelChain("", ("udp", "tcp"), MARKING[2:])),
+    ),
 }
+PLANS["kernel_marks"] = (
+    ("voice", VOICE, None, OPEN, False, "any", "", KernelChain("", ("udp",), MARKING)),
+    (
+        "mail",
+        Selector(("tcp",), user=(1000,)),
+        None,
+        OPEN,
+        False,
+        "any",
+        "",
+        KernelChain("", ("tcp",), MARKING[1:]),
+    ),
+)
 ENDING = RulePlan("test", MarkLayout(0x10FF, 0x2000), ending=True)
 
 

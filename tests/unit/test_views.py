@@ -51,7 +51,7 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
                  "2026-01-02T03:04:05Z  command", "file", "  main: none\n",
                  "  control: bpf net_admin, can raise sys_ptrace, programs can gain more\n",
                  "  3 worker: net_admin, system calls filtered\n", "privileges  no filter\n",
-                 "queue       no chain runs in the kernel: no BPF match\n"):  # fmt: skip
+                 "queue       voice: not in the kernel: no BPF match\n"):  # fmt: skip
         assert part in said
 
 
