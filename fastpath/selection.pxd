@@ -3,7 +3,7 @@
 The kernel chooses in the same way, where a chain is its own: rules/kernel_program.py.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 from libc.string cimport memcmp
 
 from layer45.fastpath.abi cimport L45_TRUNCATED, l45_packet, l45_param
@@ -12,6 +12,7 @@ from layer45.fastpath.params cimport copy_bytes
 
 cdef enum:
     LARGEST_PREFIX_BYTES = 32
+    LONGEST_PAYLOAD_BYTES = 65535  # as a range's last it is no limit: a super-packet may have more
 
 cdef struct l45_selection:
     uint32_t shortest_bytes
@@ -26,6 +27,8 @@ cdef inline l45_selection selection_by(l45_param prefix, l45_param length, l45_p
     cdef l45_selection made
     made.prefix_bytes = <uint32_t> copy_bytes(prefix, made.prefix, LARGEST_PREFIX_BYTES)
     made.shortest_bytes, made.longest_bytes = <uint32_t> length.integer, <uint32_t> length.last
+    if made.longest_bytes == LONGEST_PAYLOAD_BYTES:
+        made.longest_bytes = UINT32_MAX
     made.invert = invert.integer != 0
     return made
 

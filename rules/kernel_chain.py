@@ -6,7 +6,7 @@ from typing import Literal
 
 Direction = Literal["egress", "ingress"]
 
-LONGEST_PAYLOAD = 65535
+LONGEST_PAYLOAD = 65535  # as the last of lengths it is no limit: a super-packet may have more
 NOBODYS_QUEUE = 65535  # where the kernel sends what these chains drop; see iptables_ruleset.py
 MOST_STEPS = 31  # one bit each
 # What a chain counts by itself, in front of its steps' counters.

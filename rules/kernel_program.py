@@ -4,8 +4,8 @@ Of a chain there is a program for each thing that can become of a packet. One an
 chain lets pass as they are, one for those that it drops, and one for each DSCP that it gives, for those that
 go on with that one and came with another; each counts what it answers 1 for, and only that. Where all answer
 0, the packet is for the engine, which then counts it: IPv6 with extension headers, fragments, lengths that
-lie, and super-packets of which the packets may fare differently. So what is out of the ordinary is known in
-one place.
+lie, super-packets of which the packets may fare differently, and what came in over IPv6 where that is marked.
+So what is out of the ordinary is known in one place.
 
 A super-packet that is to be cut counts as the packets in it, each with headers of its own.
 
@@ -63,6 +63,7 @@ from layer45.rules.kernel_chain import (
     EGRESS_PACKETS,
     INGRESS_BYTES,
     INGRESS_PACKETS,
+    LONGEST_PAYLOAD,
     OWN_COUNTERS,
     Direction,
     KernelChain,
@@ -218,12 +219,25 @@ def _read_dscp(a: Assembler) -> None:
     a.emit(STORE_CONST64, FRAME, at=CHANGED)
 
 
+def _only_ipv4(a: Assembler) -> None:
+    """What came in over IPv6 is for the engine, where it may be marked.
+
+    conntrack has summed it up by then, IPv6's header included, and the target DSCP does not tell the sum:
+    the socket would drop the packet for it (Udp6InCsumErrors). IPv4's header sums to nothing, whatever it is.
+    """
+    a.emit(PACKET8)
+    a.emit(RIGHT_CONST, 0, constant=4)
+    a.emit(NOT_EQUAL_CONST, 0, at=OTHER, constant=4)
+
+
 def _way(
     a: Assembler, chain: KernelChain, direction: Direction, verdict: Verdict, map_descriptor: int, begun: bool
 ) -> None:
     """The steps of a direction in their order, then what is to be counted."""
     order = 1 if direction == "egress" else -1
     steps = [(n, step) for n, step in enumerate(chain.steps) if direction in step.directions][::order]
+    if direction == "ingress" and any(step.dscp is not None for _, step in steps):
+        _only_ipv4(a)
     dropped = f"{direction} dropped"
     for number, step in steps:
         _step(a, step, number, f"{direction} {number}", dropped if verdict == "drops" else OTHER)
@@ -242,7 +256,8 @@ def _step(a: Assembler, step: Step, number: int, name: str, dropped: str) -> Non
     misses, following = f"{name} misses", f"{name} done"
     first, last = step.lengths
     a.emit(BELOW_CONST, 8, at=misses, constant=max(first, len(step.prefix)))
-    a.emit(ABOVE_CONST, 8, at=misses, constant=last)
+    if last != LONGEST_PAYLOAD:
+        a.emit(ABOVE_CONST, 8, at=misses, constant=last)
     _prefix(a, step.prefix, misses)
     if step.invert:
         a.emit(JUMP, at=following)

@@ -16,10 +16,14 @@ class Bucket:
         self.time_ns = now_ns
 
 
+LONGEST_PAYLOAD_BYTES = 65535  # as a range's last it is no limit: a super-packet may have more
+
+
 def selected(parameters, payload):
     """Whether prefix, length and invert choose a packet."""
     first, last = parameters["length"]
-    match = first <= len(payload) <= last and payload.startswith(parameters["prefix"])
+    fits = first <= len(payload) and (len(payload) <= last or last == LONGEST_PAYLOAD_BYTES)
+    match = fits and payload.startswith(parameters["prefix"])
     return match != parameters["invert"]
 
 

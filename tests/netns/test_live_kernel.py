@@ -40,7 +40,12 @@ BOTH = Service(
     '{ module = "drop", prefix = "a", length = "-1400", invert = true, direction = "egress" }',
 )  # fmt: skip
 CLOSED = Service("closed", 7004, '{ module = "drop", length = "100-" }', 'on_failure = "closed"')
-SERVICES = [COUNT, PREFIX, BOTH, CLOSED]
+MARKS = Service(
+    "marks", 7005, '{ module = "mark", dscp = "EF", prefix = "a", direction = "egress" }, '
+    '{ module = "drop", prefix = "abc" }, '
+    '{ module = "mark", dscp = 0, length = "-1000", direction = "egress" }',
+)  # fmt: skip
+SERVICES = [COUNT, PREFIX, BOTH, CLOSED, MARKS]
 WEB = Service("web", 8080, protocol="tcp")
 DATA = Service("data", 8081, '{ module = "drop", length = "1-", direction = "egress" }', protocol="tcp")
 REFUSES = """#!/bin/sh
