@@ -22,7 +22,11 @@ from perf.unmatched import ECHO_PORT, IPERF_PORT, iperf, round_trip
 from tests.netns.topology import Hosts, two_hosts
 
 PATHS = {"direct": None, "kernel": "auto", "queue": "queue"}
-CHAINS = {"empty": "[]", "drop": '[{ module = "drop", length = "0-65535", invert = true }]'}  # nothing
+CHAINS = {
+    "empty": "[]",
+    "drop": '[{ module = "drop", length = "0-65535", invert = true }]',  # nothing
+    "mark": '[{ module = "mark", dscp = "EF", direction = "egress" }]',
+}
 PORTS = f"[{IPERF_PORT}, {ECHO_PORT}, {lab.PORT}]"
 TARGET = 0.9  # of direct, TCP through an empty chain
 

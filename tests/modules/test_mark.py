@@ -7,12 +7,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layer45.errors import ConfigError
+from layer45.fastpath.chain import Chain, ClassTable, InstanceSpec
+from layer45.fastpath.worker import Worker
+from layer45.modules.mark import mark
 
 from .conftest import Entry, Passage, Road
 from .lengths import datagrams
 from .wire import datagram, field_of, is_sound, options_of, payload_of, segment, with_field
 
 PAYLOADS = [b"", b"a", b"ab", b"abc", b"b", b"ba", b"abcd" * 300]
+PASS, TRUNCATED = 1, 32  # of abi.h
 EF = {"module": "mark", "dscp": "EF"}
 # RFC 2474, 2597, 3246, 5865 and 8622, as they write them: in binary.
 NAMES = {
@@ -123,6 +127,22 @@ def test_beside_modules_that_change_and_add(road: Road, there_and_back: Any) -> 
     assert back.packets == [marked(each, 46) for each in sent]
     first = road([EF, *chain], "egress", sent).packets
     assert sum(field_of(each) == 46 << 2 for each in first) == 40
+
+
+def test_what_is_copied_in_part_goes_on_as_it_came(driver: Any) -> None:
+    """A verdict with what we have of it would cut it off. So the loader asks for whole packets."""
+    specs = [InstanceSpec("mark", mark.ops, (("dscp", 46), ("length", (0, 65535))), ("selected", "marked"))]
+    sent = datagram(b"payload" * 9)[:40]
+    for whole, counter in ((True, "truncated"), (False, "module_errors")):
+        worker = Worker()
+        chain = Chain(1, "test", specs, whole_payload=whole)
+        worker.publish(ClassTable([chain]))
+        driven = driver.Driver(worker)
+        driven.rest()
+        assert driven.process(sent, flags=TRUNCATED) == (PASS, sent)
+        assert worker.counters()[counter] == 1
+        assert chain.counters()["instances"][0]["counters"] == {"selected": 0, "marked": 0}
+        driven.close()
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,20 @@ from layer45.fastpath.bridge import Flow, Packet, python_instance
 from layer45.fastpath.chain import Chain, ClassTable
 from layer45.fastpath.worker import Worker
 
-from ..modules.wire import datagram, is_sound, options_of, payload_of, segment
+from ..modules.wire import (
+    datagram,
+    field_of,
+    is_sound,
+    options_of,
+    payload_of,
+    segment,
+    with_field,
+)
 from .compiled import compiled
 from .scripted import Services, scripted
 
 PASS, REWRITTEN, HOLD = 1, 2, 4
+TRUNCATED = 32
 
 
 @pytest.fixture(scope="module")
@@ -170,4 +179,34 @@ def test_tcp_options_that_cannot_be_are_refused(driver: Any) -> None:
     assert len(caught) == 2 and all("a multiple of 4, at most 40" in each for each in caught)
     assert driven.process(datagram(b"x"))[0] == PASS
     assert len(caught) == 4 and "only a TCP packet" in caught[-1]
+    driven.close()
+
+
+def test_the_code_point_is_read_and_written(driver: Any) -> None:
+    def raise_it(packet: Any) -> None:
+        packet.dscp += 1
+
+    driven = running(driver, raise_it)
+    for version in (4, 6):
+        verdict, after = driven.process(with_field(datagram(b"payload", version), 46 << 2 | 1))
+        assert verdict == REWRITTEN and is_sound(after)
+        assert (field_of(after), payload_of(after)) == (47 << 2 | 1, b"payload")
+    driven.close()
+
+
+def test_code_points_that_cannot_be_are_refused(driver: Any) -> None:
+    caught: list[str] = []
+
+    def wrong(packet: Any) -> None:
+        for dscp in (-1, 64):
+            with pytest.raises(ValueError) as error:
+                packet.dscp = dscp
+            caught.append(str(error.value))
+        with pytest.raises(ValueError, match="captured in part"):
+            packet.dscp = 9
+
+    driven = running(driver, wrong, whole_payload=False)
+    sent = datagram(b"payload" * 9)[:40]
+    assert driven.process(sent, flags=TRUNCATED) == (PASS, sent)
+    assert caught == ["-1 is no code point; expected 0 to 63", "64 is no code point; expected 0 to 63"]
     driven.close()
