@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from layer45 import processors
 from layer45.problems import Place, Problems, shown
 from layer45.rules.diversion import MarkLayout
 from layer45.rules.kernel_chain import NOBODYS_QUEUE
@@ -44,6 +45,7 @@ class Settings:
     coalesce_us: Annotated[int, Meta(ge=0, le=10_000)] = (
         0  # how long it lets packets come together, where many come
     )
+    worker_cpus: str = ""  # processors for workers, by processors.py; empty: the scheduler's choice
     queue_length: Annotated[int, Meta(ge=1, le=1 << 20)] = 4096  # packets the kernel may keep per queue
     module_dirs: tuple[str, ...] = (DEFAULT_MODULE_DIR,)  # absolute; searched after the shipped ones
     load: tuple[str, ...] = ()  # modules that have their sockets by their own [match]; see load_list.py
@@ -93,6 +95,7 @@ def _drop_wrong(values: dict[str, Any], place: Place, problems: Problems) -> Non
         "control_socket": _socket_fault(values.get("control_socket", "/s")),
         "mark_mask": _mask_fault(values.get("mark_mask", 3)),
         "cgroup_root": cgroup_fault(values.get("cgroup_root", "layer45")),
+        "worker_cpus": _processors_fault(values.get("worker_cpus", "")),
         "max_held": _held_fault(Settings(**{key: values[key] for key in HELD if key in values})),
     }
     for key, text in wrong.items():
@@ -111,6 +114,14 @@ def _mask_fault(mask: int) -> str:
     if mask.bit_count() >= 2:
         return ""
     return f"expected at least 2 bits (the highest exempts, the others number the classes), got {mask:#x}"
+
+
+def _processors_fault(text: str) -> str:
+    try:
+        processors.parse(text)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 HELD = ("max_held", "queue_length")

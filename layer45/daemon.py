@@ -42,7 +42,7 @@ from layer45.old_versions import OldVersions
 from layer45.policy_states import POLICY_HELP, policy_states
 from layer45.privileges_view import described
 from layer45.sockets import SocketView
-from layer45.start_checks import check_privileges, check_queues_free, check_settings
+from layer45.start_checks import check_privileges, check_processors, check_queues_free, check_settings
 
 UNKNOWN = -1
 
@@ -82,6 +82,7 @@ class Daemon:
             self.directory, self._parts.load, self._life_cycle, predecessor, self._log
         )
         settings = started.settings
+        check_processors(self.directory, settings)
         with ExitStack() as undo:
             self._lock = predecessor.lock if predecessor else DaemonLock(Path(settings.control_socket))
             undo.enter_context(self._lock)

@@ -16,6 +16,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
+from layer45 import processors
 from layer45.chains import build_chain, tally
 from layer45.config import Settings
 from layer45.errors import Layer45Error
@@ -40,15 +41,24 @@ class _Queue:
     """One bound queue with its worker and its thread."""
 
     def __init__(
-        self, settings: Settings, plan: QueuePlan, number: int, index: int, marks: MarkLayout, known: int
+        self,
+        settings: Settings,
+        plan: QueuePlan,
+        number: int,
+        index: int,
+        marks: MarkLayout,
+        known: int,
+        processor: int | None,
     ) -> None:
         self.plan = plan
         self.number = number
+        self.processor = processor
         self.worker = _worker(settings, number, index, known)
         self._loop = _bind(self.worker, plan, number, settings, marks)
         self._thread = threading.Thread(target=self._run, name=f"layer45-{number}", daemon=True)
 
     def _run(self) -> None:
+        processors.keep_to(self.processor)  # before the filter, which forbids it to modules
         keep_least("worker")
         self._loop.run()
 
@@ -72,6 +82,11 @@ class _Queue:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def processors(self) -> str:
+        """Those that the thread may run on, as the kernel has it now: "0-3,6"; empty when it has ended."""
+        return processors.of_thread(self._thread.native_id) if self.alive else ""
 
 
 def _worker(settings: Settings, number: int, index: int, known: int) -> Worker:
@@ -122,6 +137,7 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._processors = processors.parse(settings.worker_cpus)
         self._queues: dict[int, _Queue] = {}
         self._chains: dict[ChainKey, Chain] = {}
         self._built: dict[ChainKey, Chain] = {}  # for the next plan
@@ -170,8 +186,10 @@ class Engine:
             for group in plan.queues:
                 for index, number in enumerate(_numbers(group)):
                     if number not in self._queues:
+                        taken = (each.processor for each in (*self._queues.values(), *opened))
+                        place = processors.next_of(self._processors, taken)
                         marks = plan.rules.marks
-                        opened.append(_Queue(self._settings, group, number, index, marks, known))
+                        opened.append(_Queue(self._settings, group, number, index, marks, known, place))
         except BaseException:
             for queue in opened:
                 queue.close()
@@ -310,6 +328,7 @@ def _describe(queue: _Queue, waiting: int, dropped: int) -> dict[str, Any]:
         "copy_bytes": queue.plan.copy_bytes,
         "gso": queue.plan.gso,
         "alive": queue.alive,
+        "cpus": queue.processors,
         "waiting": waiting,
         "dropped": dropped,
         **{f"live_{name}": count for name, count in queue.worker.live.items()},

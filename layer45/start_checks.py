@@ -4,7 +4,8 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from layer45.config import Settings
+from layer45 import processors
+from layer45.config import FILE_NAME, Settings
 from layer45.errors import Layer45Error
 from layer45.loader import Plan
 
@@ -25,8 +26,16 @@ def check_settings(directory: Path, before: Settings, after: Settings) -> None:
     if fixed:
         was = getattr(before, fixed[0])
         raise Layer45Error(
-            f"{directory / 'layer45.toml'}: {fixed[0]}: it was {was!r} at the start; restart to change it"
+            f"{directory / FILE_NAME}: {fixed[0]}: it was {was!r} at the start; restart to change it"
         )
+
+
+def check_processors(directory: Path, settings: Settings) -> None:
+    """Raises Layer45Error if workers cannot be where they should be."""
+    try:
+        processors.check_usable(processors.parse(settings.worker_cpus))
+    except Layer45Error as error:
+        raise Layer45Error(f"{directory / FILE_NAME}: worker_cpus: {error}") from error
 
 
 def taken_numbers() -> tuple[int, ...]:

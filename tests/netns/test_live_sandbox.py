@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from layer45.cgroups import mount_point
+from layer45.processors import usable
 
 from .daemons import ruleset
 from .live_daemon import LiveDaemon, live_daemon
@@ -126,9 +127,12 @@ def talk_tcp(hosts: Hosts) -> None:
 
 def test_a_whole_life(daemon: LiveDaemon, hosts: Hosts, host: int, tmp_path: Path) -> None:
     before = ruleset(hosts.a)
+    last = str(max(usable()))
+    daemon.settings(worker_cpus=last)
     with phone(hosts, tmp_path) as old:
         daemon.start()
         status = daemon.json("status")
+        assert [queue["cpus"] for queue in status["queues"]] == [last]
         assert status["tagger"] == {"on": True, "reason": ""}
         (control,) = (each for each in status["privileges"]["threads"] if each["thread"] == "control")
         assert "sys_admin" not in control["raisable"]  # the host has a BPF file system

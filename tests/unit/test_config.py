@@ -40,13 +40,14 @@ max_held = 0
 queue_length = 1
 coalesce_us = 50
 busy_poll_us = 10
+worker_cpus = "3,0-1"
 module_dirs = ["mine", "/abs"]
 seed = 9223372036854775807
 """)
     assert load_settings(tmp_path) == Settings(
         control_socket="/run/x.sock", first_queue=7, workers=2, mark_mask=7, cgroup_root="a/b", backend="nft",
         max_flows=10, udp_idle_s=1, tcp_idle_s=2, max_held=0, queue_length=1,
-        coalesce_us=50, busy_poll_us=10,
+        coalesce_us=50, busy_poll_us=10, worker_cpus="3,0-1",
         module_dirs=(str(tmp_path / "mine"), "/abs"), seed=(1 << 63) - 1,
     )  # fmt: skip
 
@@ -76,6 +77,9 @@ def test_the_highest_bit_exempts() -> None:
         ('control_socket = "run/x"', '1: control_socket: expected an absolute path of at most 107 bytes, got "run/x"'),
         ('cgroup_root = "a/../b"', '1: cgroup_root: expected a path below the cgroup mount, without . and .., got "a/../b"'),
         ('cgroup_root = "/"', '1: cgroup_root: expected a path below the cgroup mount, without . and .., got "/"'),
+        ("worker_cpus = 0", "1: worker_cpus: expected text, got 0"),
+        ("worker_cpus = [0]", "1: worker_cpus: expected text, got a list"),
+        ('worker_cpus = "0-3,"', '1: worker_cpus: expected a list of processors, each once and below 8192, such as "0-3,6", got "0-3,"'),
         ("udp_idle_s = 0", "1: udp_idle_s: expected integer 1..2592000, got 0"),
         ("seed = 9223372036854775808", "1: seed: expected integer 0..9223372036854775807, got 9223372036854775808"),
         ("x = {", "1: not valid TOML: invalid initial character for a key part"),
