@@ -246,7 +246,9 @@ def cgroup_root(name: str) -> str:
     return f"layer45-perf-{os.getpid()}-{name}"
 
 
-def write_config(directory: Path, chain: str, match: str, path: str = "queue", /, **settings: int) -> Path:
+def write_config(
+    directory: Path, chain: str, match: str, path: str = "queue", /, **settings: int | str
+) -> Path:
     """A configuration with one policy; chain and match are in TOML. settings: further ones of the daemon.
 
     path: the policy's; "auto" lets packets take a shorter way than the queue, where one does the same.
@@ -255,7 +257,7 @@ def write_config(directory: Path, chain: str, match: str, path: str = "queue", /
     (directory / "layer45.toml").write_text(
         f'control_socket = "{directory}/control.sock"\nfirst_queue = {FIRST_QUEUE}\n'
         f'cgroup_root = "{cgroup_root(directory.name)}"\nbackend = "iptables"\n'
-        + "".join(f"{key} = {value}\n" for key, value in settings.items())
+        + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     )
     (directory / "policies" / "bench.toml").write_text(
         f'[policy.{POLICY}]\nsummary = "benchmark"\nmatch = {match}\nchain = {chain}\npath = "{path}"\n'

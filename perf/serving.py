@@ -93,7 +93,7 @@ def c_loop() -> Engine:
     return standing_in(str(lab.compiled("reference_loop")))
 
 
-def ours(chain: str, program: Sequence[str] | None = None, /, **settings: int) -> Engine:
+def ours(chain: str, program: Sequence[str] | None = None, /, **settings: int | str) -> Engine:
     """The daemon with one policy. program: what stands in for `layer45`. settings: further ones."""
 
     @contextlib.contextmanager

@@ -8,6 +8,8 @@ a second worker costs: threads that wake for fewer packets each, and what they s
 speed, packets a second say what it gives, where a core is free for it. "Cores" is how many the engine kept
 busy: near 1, one worker was saturated, as it is by the chain SATURATING, whose three copies of each packet
 take longer than the sender does. "Spread" is the part of the packets that the busiest worker had.
+"Pinned" is SATURATING's two workers once more, each on one of the first two processors (`worker_cpus`): what
+it costs that the scheduler moves them about. The sender may be on those, too, where there are no others.
 
 More cores than there are, on paper: n workers do n / (W (1 + s (n - 1))) packets a second. W is the CPU of
 one worker for a packet at full speed; s, by how much that grew for SATURATING when there were two. So the
@@ -22,6 +24,7 @@ import contextlib
 import statistics
 from collections.abc import Iterator
 
+from layer45 import processors
 from perf import lab, packets, record, serving
 from perf.flows import REMOTE, sink_behind_gateway
 from perf.serving import Engine, Served
@@ -34,6 +37,7 @@ CHAINS = {
 }
 SATURATING = "three copies"
 WORKERS = (1, 2)
+PINNED = f"{SATURATING}, 2 workers, pinned"
 MODELLED = (1, 2, 4, 8, 16)
 PACED, FULL = "paced", "full speed"
 
@@ -41,6 +45,17 @@ PACED, FULL = "paced", "full speed"
 def named(chain: str, workers: int) -> str:
     """A case."""
     return f"{chain}, {workers} worker{'s' * (workers > 1)}"
+
+
+def cases() -> dict[str, Engine]:
+    """By name."""
+    found = {
+        named(chain, count): serving.ours(text, workers=count)
+        for chain, text in CHAINS.items()
+        for count in WORKERS
+    }
+    first_two = processors.as_text(sorted(processors.usable())[:2])
+    return {**found, PINNED: serving.ours(CHAINS[SATURATING], workers=2, worker_cpus=first_two)}
 
 
 def watched(engine: Engine, spreads: list[float]) -> Engine:
@@ -73,7 +88,7 @@ def show(medians: dict[str, dict[str, packets.Sample]], spreads: dict[str, list[
         for name, run in found.items():
             spread = statistics.median(spreads[name])
             print(
-                f"  {name:24} {run['rate'] / 1000:7.1f} k packets/s  {run['engine_us']:.2f} us/packet  "
+                f"  {name:31} {run['rate'] / 1000:7.1f} k packets/s  {run['engine_us']:.2f} us/packet  "
                 f"{cores(run):.2f} cores  {run['batch']:.1f} a batch  spread {spread:.2f}"
             )
 
@@ -114,12 +129,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print and record."""
     options = arguments()
-    spreads: dict[str, list[float]] = {named(chain, count): [] for chain in CHAINS for count in WORKERS}
-    engines = {
-        named(chain, count): watched(serving.ours(text, workers=count), spreads[named(chain, count)])
-        for chain, text in CHAINS.items()
-        for count in WORKERS
-    }
+    spreads: dict[str, list[float]] = {name: [] for name in cases()}
+    engines = {name: watched(engine, spreads[name]) for name, engine in cases().items()}
     loads = {
         name: lab.Load(options.packets, rate=rate, flows=options.flows, order="random")
         for name, rate in ((PACED, options.rate), (FULL, 0))
