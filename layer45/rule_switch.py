@@ -64,6 +64,8 @@ class RuleSwitch:
         """What was prepared for the plan must be there. Raises Layer45Error, and then nothing has changed."""
         self._choose(plan)
         found = _told(cgroups.versions, plan)
+        if self._plan is None:
+            conntrack.trust(plan.marks.class_mask)
         self._install(plan)
         before, self._plan = self._plan, plan
         self._installed, self._cgroups = self.name, found

@@ -1,4 +1,4 @@
-"""Asks conntrack, by netlink, for connections with a mark, and takes bits out of it.
+"""Asks conntrack, by netlink, for connections with a mark, and changes what it knows of them.
 
 linux/netfilter/nfnetlink_conntrack.h. The kernel looks at all connections, and tells of the fitting ones.
 """
@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 NETLINK_NETFILTER = 12
 NEW, GET = 1 << 8, 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_…
 REQUEST, DUMP = 1, 0x301  # NLM_F_REQUEST; with NLM_F_ROOT and NLM_F_MATCH
-TUPLE, MARK, ZONE, MARK_MASK = 1, 8, 18, 21  # CTA_…
+TUPLE, PROTOCOL_INFO, MARK, ZONE, MARK_MASK = 1, 4, 8, 18, 21  # CTA_…
+TCP_INFO, TCP_FLAGS_ORIGINAL, TCP_FLAGS_REPLY = 1, 4, 5  # CTA_PROTOINFO_…
+LIBERAL = 0x08  # IP_CT_TCP_FLAG_BE_LIBERAL
 ERROR, DONE = 2, 3
-TYPE_MASK = 0x3FFF  # without NLA_F_NESTED
+NESTED, TYPE_MASK = 0x8000, 0x3FFF  # NLA_F_NESTED; without it
 HEADER = struct.Struct("=IHHII")
 GENERAL_BYTES = 4
 READ_BYTES = 1 << 16
@@ -36,12 +38,31 @@ def clear(bit: int, where: Callable[[int], bool]) -> None:
 
     A kernel that does not talk of connections has not heard of the bit either: it came by the same way.
     """
+    without = _attribute(MARK, struct.pack("!I", 0)) + _attribute(MARK_MASK, struct.pack("!I", bit))
+    _change_all(bit, without, where)
+
+
+def trust(marks: int) -> None:
+    """TCP connections with any of these bits in their mark have no segment that conntrack finds invalid.
+
+    Without rules that ask it, conntrack sees no packets. It picks windows up when such rules come again, and
+    of a burst the first segment tells too little: the others had no connection then, and so no class.
+    """
+    flags = struct.pack("=BB", LIBERAL, LIBERAL)
+    both = _attribute(TCP_FLAGS_ORIGINAL, flags) + _attribute(TCP_FLAGS_REPLY, flags)
+    liberal = _nested(PROTOCOL_INFO, _nested(TCP_INFO, both))
+    for bit in (1 << place for place in range(32) if marks >> place & 1):
+        _change_all(bit, liberal, lambda mark: True)
+
+
+def _change_all(bit: int, change: bytes, where: Callable[[int], bool]) -> None:
+    """The connections with this bit in their mark, and of whose mark `where` says so."""
     with contextlib.suppress(OSError), _opened() as asked, _opened() as told:
         _dump(asked, bit, bit)
         for family, attributes in _connections(asked):
             (mark,) = struct.unpack("!I", attributes[MARK])
             if mark & bit and where(mark):
-                _change(told, family, attributes, bit)
+                _change(told, family, attributes, change)
 
 
 def _opened() -> socket.socket:
@@ -55,11 +76,10 @@ def _dump(asked: socket.socket, value: int, mask: int) -> None:
     _send(asked, GET, DUMP, socket.AF_UNSPEC, marks)
 
 
-def _change(told: socket.socket, family: int, attributes: dict[int, bytes], bit: int) -> None:
+def _change(told: socket.socket, family: int, attributes: dict[int, bytes], change: bytes) -> None:
     """One that has gone meanwhile is no error: what the kernel answers is not read."""
-    named = b"".join(_attribute(kind, attributes[kind]) for kind in (TUPLE, ZONE) if kind in attributes)
-    none, mask = struct.pack("!I", 0), struct.pack("!I", bit)
-    _send(told, NEW, REQUEST, family, named + _attribute(MARK, none) + _attribute(MARK_MASK, mask))
+    zone = _attribute(ZONE, attributes[ZONE]) if ZONE in attributes else b""
+    _send(told, NEW, REQUEST, family, _nested(TUPLE, attributes[TUPLE]) + zone + change)
 
 
 def _send(by: socket.socket, kind: int, flags: int, family: int, attributes: bytes) -> None:
@@ -68,8 +88,11 @@ def _send(by: socket.socket, kind: int, flags: int, family: int, attributes: byt
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
-    nested = 0x8000 if kind == TUPLE else 0
-    return struct.pack("=HH", 4 + len(value), kind | nested) + value.ljust(len(value) + 3 & ~3, b"\0")
+    return struct.pack("=HH", 4 + len(value), kind) + value.ljust(len(value) + 3 & ~3, b"\0")
+
+
+def _nested(kind: int, attributes: bytes) -> bytes:
+    return _attribute(kind | NESTED, attributes)
 
 
 def _connections(asked: socket.socket) -> Iterator[tuple[int, dict[int, bytes]]]:

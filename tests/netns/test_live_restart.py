@@ -64,6 +64,24 @@ def test_connections_keep_their_policy(hosts: Hosts, tmp_path: Path) -> None:
         assert counters(b, "marked", "tag")["stripped"] == 2
 
 
+def test_a_burst_after_a_restart(hosts: Hosts, tmp_path: Path) -> None:
+    """conntrack saw nothing for a while, and the sender's own window is small: it knows little of theirs."""
+    services, settings, content = [FLIPPED], write_flip(tmp_path), noise(200_000)
+    for host in hosts:
+        host.set_offloads(False)
+    with (
+        running(hosts.a, client_side(services), settings) as a,
+        running(hosts.b, server_side(services), settings),
+        connection(hosts, socket.AF_INET, TCP_PORT) as ends,
+    ):
+        ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        for _ in range(3):
+            assert transfer(*ends, content) == content
+            assert transfer(*ends[::-1], content[:4000]) == content[:4000]
+            _restarted(a, client_side(services))
+        assert transfer(*ends, content) == content
+
+
 def test_a_killed_daemons_numbers_hold_too(hosts: Hosts) -> None:
     with running(hosts.a, client_side([MARKED, FLIPPED.__class__("bulk", 9, protocol="udp")])) as a:
         before = _classes(a)
