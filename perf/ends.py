@@ -10,10 +10,8 @@ copies (NFLOG) the rules' bytes are those, and nothing is queued.
 """
 
 import contextlib
-import functools
 import json
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layer45.chain_properties import HEADER_BYTES
-from layer45.module_build import build_module
 from perf import lab
 from perf.processors import Placement
 from tests.netns.topology import Host, Hosts
@@ -133,32 +130,14 @@ def python_callback() -> Engine:
 def configuration(
     folder: Path, host: Host, chain: str, match: str, path: str = "queue", **settings: int
 ) -> Path:
-    """A host's, in a directory that is named for it; it finds the benchmarks' own modules."""
-    config = lab.write_config(folder / host.name[-1], chain, match, path, **settings)
-    if any(name in chain for name in OWN_MODULES):
-        with (config / "layer45.toml").open("a") as file:
-            file.write(f'module_dirs = ["{site_modules().name}"]\n')
-    return config
+    """A host's, in a directory that is named for it."""
+    return lab.write_config(folder / host.name[-1], chain, match, path, **settings)
 
 
 def rules(host: Host, config: Path) -> str:
     """What `layer45 rules` prints for IPv4, in iptables-restore's language."""
     words = lab.layer45("rules", "--backend", "iptables", "--config", str(config))
     return str(host.run(words).stdout).partition("# ip6tables")[0]
-
-
-OWN_MODULES = ("look_only", "look_first")
-
-
-@functools.cache
-def site_modules() -> "tempfile.TemporaryDirectory[str]":
-    """A directory with perf's own modules, compiled. It goes with this process."""
-    directory = tempfile.TemporaryDirectory()
-    for name in OWN_MODULES:
-        folder = Path(directory.name) / name
-        shutil.copytree(Path(__file__).with_name(name), folder)
-        build_module(folder)
-    return directory
 
 
 def place(ends: Ends, placement: Placement) -> None:

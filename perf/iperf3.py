@@ -37,7 +37,7 @@ from tests.netns.topology import Host, Hosts, two_hosts
 PORT = 5201
 DATAGRAM_BYTES = 1400
 KEY = 'key = "hex:00112233445566778899aabbccddeeff"'
-LOOK, FIRST = '[{ module = "look_only" }]', '[{ module = "look_first" }]'
+LOOK, FIRST = '[{ module = "classify", bypass = false }]', '[{ module = "classify" }]'
 SCRAMBLE = f'[{{ module = "scramble", {KEY} }}]'
 INSERT = '{ module = "stream_tag", every_bytes = 1000, tag_bytes = 32 }'
 CUTTING = '{ module = "drop", prefix = "hex:ffffffffffffffffffff" }'  # drops nothing, takes no super-packets
