@@ -12,7 +12,6 @@ copies (NFLOG) the rules' bytes are those, and nothing is queued.
 import contextlib
 import json
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +21,10 @@ from pathlib import Path
 from layer45.chain_properties import HEADER_BYTES
 from perf import lab
 from perf.processors import Placement
+from perf.serving import EMPTY, PYTHON_CALLBACK
 from tests.netns.topology import Host, Hosts
 
 WHOLE = 0.99  # of the bytes; what is lost at the end of a run, when its sockets are closed, is far less
-PYTHON = [sys.executable, "-m", "perf.python_callback", "accept"]
 FIRST = 0.1  # of the bytes, at most, where a chain is done with a flow
 SETTLE_S = 2.0  # a copy may wait a second in the kernel
 SENT_BY_RULES = re.compile(r"^\[(\d+):(\d+)\] .* -j (NFQUEUE|NFLOG) ", re.MULTILINE)
@@ -90,7 +89,7 @@ def ours(chain: str, alone: bool = True, path: str = "queue", **settings: int) -
             both = []
             for host in hosts:
                 match = asked.match(host, hosts)
-                config = configuration(Path(folder), host, chain, match, path, **settings)
+                config = lab.write_config(Path(folder) / host.name[-1], chain, match, path, **settings)
                 both.append(End(host, stack.enter_context(lab.daemon(host, config)).pid, config))
             yield both
 
@@ -106,9 +105,8 @@ def standing_in(argv: Sequence[str], copy_bytes: int = HEADER_BYTES, options: Se
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             both = []
             for host in hosts:
-                config = configuration(Path(folder), host, "[]", traffic.match(host, hosts))
-                program = lab.yardstick(host, words, rules(host, config), config.name)
-                both.append(End(host, stack.enter_context(program).pid))
+                config = lab.write_config(Path(folder) / host.name[-1], EMPTY, traffic.match(host, hosts))
+                both.append(End(host, stack.enter_context(lab.yardstick(host, words, config)).pid))
             yield both
 
     return engine
@@ -124,20 +122,7 @@ def c_loop(copy_bytes: int = HEADER_BYTES, gso: bool = False) -> Engine:
 
 def python_callback() -> Engine:
     """NetfilterQueue with a callback that accepts. It has no way to ask for super-packets."""
-    return standing_in(PYTHON)
-
-
-def configuration(
-    folder: Path, host: Host, chain: str, match: str, path: str = "queue", **settings: int
-) -> Path:
-    """A host's, in a directory that is named for it."""
-    return lab.write_config(folder / host.name[-1], chain, match, path, **settings)
-
-
-def rules(host: Host, config: Path) -> str:
-    """What `layer45 rules` prints for IPv4, in iptables-restore's language."""
-    words = lab.layer45("rules", "--backend", "iptables", "--config", str(config))
-    return str(host.run(words).stdout).partition("# ip6tables")[0]
+    return standing_in([*PYTHON_CALLBACK, "accept"])
 
 
 def place(ends: Ends, placement: Placement) -> None:

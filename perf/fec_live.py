@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from perf import fec_questions, fec_targets, lab, record, udpspeeder
+from perf import ends, fec_questions, fec_targets, lab, record, udpspeeder
 from perf.fec_questions import QUESTIONS, Sample
+from perf.serving import EMPTY
 from perf.udp_load import Way
 from tests.netns.topology import Hosts, two_hosts
 
@@ -40,18 +41,18 @@ Samples = dict[str, list[Sample]]
 
 
 @contextlib.contextmanager
-def chain(text: str | None, hosts: Hosts) -> Iterator[Way]:
-    """Daemons with a chain at both ends; none for None."""
-    with lab.chain_at_both_ends(hosts, "udp", lab.PORT, text) as pids:
-        yield Way(hosts.b.ipv4, lab.PORT, pids)
+def way(engine: ends.Engine, hosts: Hosts) -> Iterator[Way]:
+    """From host to host, past what stands at both ends."""
+    with engine(hosts, ends.Traffic(("udp",), (lab.PORT,))) as both:
+        yield Way(hosts.b.ipv4, lab.PORT, [end.pid for end in both])
 
 
 def cases(fec_chain: str, speeder: str | None) -> dict[str, Case]:
     """All that are compared, by the name the results give them."""
     found: dict[str, Case] = {
-        fec_targets.DIRECT: partial(chain, None),
-        fec_targets.EMPTY: partial(chain, "[]"),
-        fec_targets.FEC: partial(chain, fec_chain),
+        fec_targets.DIRECT: partial(way, ends.nobody),
+        fec_targets.EMPTY: partial(way, ends.ours(EMPTY)),
+        fec_targets.FEC: partial(way, ends.ours(fec_chain)),
     }
     if speeder is None:
         return found

@@ -32,13 +32,12 @@ from typing import Any
 from layer45.chain_properties import WHOLE_PACKET_BYTES
 from perf import ends, lab, processors, record, rounds
 from perf.processors import ANYWHERE, Placement
+from perf.serving import EMPTY, SCRAMBLE, TAG
 from tests.netns.topology import Host, Hosts, two_hosts
 
 PORT = 5201
 DATAGRAM_BYTES = 1400
-KEY = 'key = "hex:00112233445566778899aabbccddeeff"'
 LOOK, FIRST = '[{ module = "classify", bypass = false }]', '[{ module = "classify" }]'
-SCRAMBLE = f'[{{ module = "scramble", {KEY} }}]'
 INSERT = '{ module = "stream_tag", every_bytes = 1000, tag_bytes = 32 }'
 CUTTING = '{ module = "drop", prefix = "hex:ffffffffffffffffffff" }'  # drops nothing, takes no super-packets
 RATE, COST = "gbit_per_s", "engine_cpu_s_per_gb"
@@ -61,14 +60,14 @@ TCP = {
     "C loop, whole packets": Case(ends.c_loop(WHOLE_PACKET_BYTES, gso=True)),
     "C loop, no GSO flag": Case(ends.c_loop()),
     "Python callback, no GSO flag": Case(ends.python_callback()),
-    "empty chain": Case(ends.ours("[]")),
-    "empty chain, no GSO flag": Case(ends.ours("[]", alone=False)),
+    "empty chain": Case(ends.ours(EMPTY)),
+    "empty chain, no GSO flag": Case(ends.ours(EMPTY, alone=False)),
     "look only": Case(ends.ours(LOOK)),
     "look only, no GSO flag": Case(ends.ours(LOOK, alone=False)),
     "look only, copies": Case(ends.ours(LOOK, path="auto")),
     "look first": Case(ends.ours(FIRST), leaves=True),
-    "scramble": Case(ends.ours(SCRAMBLE), changes=True),
-    "scramble, no GSO flag": Case(ends.ours(SCRAMBLE, alone=False), changes=True),
+    "scramble": Case(ends.ours(f"[{SCRAMBLE}]"), changes=True),
+    "scramble, no GSO flag": Case(ends.ours(f"[{SCRAMBLE}]", alone=False), changes=True),
     "stream_tag": Case(ends.ours(f"[{INSERT}]"), changes=True),
     "stream_tag, no GSO flag": Case(ends.ours(f"[{CUTTING}, {INSERT}]"), changes=True),
 }
@@ -76,12 +75,12 @@ UDP = {
     "direct": DIRECT,
     "C loop": Case(ends.c_loop()),
     "Python callback": Case(ends.python_callback()),
-    "empty chain": Case(ends.ours("[]")),
-    "empty chain, coalesce_us = 600": Case(ends.ours("[]", coalesce_us=600)),
+    "empty chain": Case(ends.ours(EMPTY)),
+    "empty chain, coalesce_us = 600": Case(ends.ours(EMPTY, coalesce_us=600)),
     "look only": Case(ends.ours(LOOK)),
     "look first": Case(ends.ours(FIRST), leaves=True),
-    "scramble": Case(ends.ours(SCRAMBLE), changes=True),
-    "tag": Case(ends.ours('[{ module = "tag", id = "host-7" }]'), changes=True),
+    "scramble": Case(ends.ours(f"[{SCRAMBLE}]"), changes=True),
+    "tag": Case(ends.ours(f"[{TAG}]"), changes=True),
 }
 CASES = {"tcp": TCP, "udp": UDP}
 TARGETS = (  # shares of TCP's throughput

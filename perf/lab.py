@@ -217,16 +217,21 @@ def _end(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-@contextlib.contextmanager
-def yardstick(host: Host, argv: list[str], rules: str, name: str = "etc") -> Iterator[subprocess.Popen[Any]]:
-    """A program other than ours on FIRST_QUEUE, behind given rules in iptables-restore's language.
+def rules(host: Host, config: Path) -> str:
+    """What `layer45 rules` prints for IPv4, in iptables-restore's language."""
+    words = layer45("rules", "--backend", "iptables", "--config", str(config))
+    return str(host.run(words).stdout).partition("# ip6tables")[0]
 
-    name: of the configuration directory that the rules were made of. The little that the program says at its
-    end is in its stdout, which stays open.
+
+@contextlib.contextmanager
+def yardstick(host: Host, argv: list[str], config: Path) -> Iterator[subprocess.Popen[Any]]:
+    """A program other than ours on FIRST_QUEUE, behind the rules of a configuration.
+
+    The little that the program says at its end is in its stdout, which stays open.
     """
-    cgroups = Cgroups(cgroup_root(name))
+    cgroups = Cgroups(cgroup_root(config.name))
     cgroups.prepare(POLICY)  # a rule names it
-    host.run(["iptables-restore", "--noflush"], input=rules)
+    host.run(["iptables-restore", "--noflush"], input=rules(host, config))
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
     process = host.popen(argv, stdout=subprocess.PIPE, stderr=log, cwd=HERE.parent)
     try:
@@ -282,22 +287,6 @@ def daemon(host: Host, config: Path, program: Sequence[str] | None = None) -> It
     finally:
         _end(process)
         log.close()
-
-
-@contextlib.contextmanager
-def chain_at_both_ends(
-    hosts: Hosts, protocol: str | list[str], port: int, chain: str | None
-) -> Iterator[list[int]]:
-    """The pids of two daemons: egress at host a, ingress at host b, where port is. None without a chain."""
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        pids = []
-        for host, end in ((hosts.a, "remote_port"), (hosts.b, "local_port")):
-            if chain is None:
-                continue
-            match = f'{{ protocol = {json.dumps(protocol)}, {end} = ["{port}"] }}'
-            config = write_config(Path(name) / host.name[-1], chain, match)
-            pids.append(stack.enter_context(daemon(host, config)).pid)
-        yield pids
 
 
 def _wait_until_ready(config: Path, process: subprocess.Popen[Any], log: Any) -> None:

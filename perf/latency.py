@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from perf import ends, lab, processors, record, rounds
+from perf import ends, lab, processors, record, rounds, serving
 from tests.netns.topology import Host, Hosts, two_hosts
 
 ECHO_PORT, LOAD_PORT, OTHERS_PORT = 9001, 9000, 9100
@@ -43,10 +43,10 @@ CASES: dict[str, ends.Engine] = {
     DIRECT: ends.nobody,
     LOOP: ends.c_loop(),
     "Python callback": ends.python_callback(),
-    EMPTY: ends.ours("[]"),
-    f"{EMPTY}, busy_poll_us = 50": ends.ours("[]", busy_poll_us=50),
-    f"{EMPTY}, coalesce_us = 300": ends.ours("[]", coalesce_us=300),
-    "tag": ends.ours('[{ module = "tag", id = "host-7" }]'),
+    EMPTY: ends.ours(serving.EMPTY),
+    f"{EMPTY}, busy_poll_us = 50": ends.ours(serving.EMPTY, busy_poll_us=50),
+    f"{EMPTY}, coalesce_us = 300": ends.ours(serving.EMPTY, coalesce_us=300),
+    "tag": ends.ours(f"[{serving.TAG}]"),
 }
 BESIDE = {"idle": 0, "load in the policy": LOAD_PORT, "load of others": OTHERS_PORT}
 TARGET = 1.05  # of what the C loop adds

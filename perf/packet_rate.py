@@ -21,11 +21,12 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from perf import lab, record
+from perf import ends, lab, record
 from perf.serving import EMPTY
 from tests.netns.topology import Host, Hosts, two_hosts
 
-CASES = {"no rules": None, "empty chains": EMPTY}
+CASES = {"no rules": ends.nobody, "empty chains": ends.ours(EMPTY)}
+TRAFFIC = ends.Traffic(("udp",), (lab.PORT,))
 DIRECT, OURS = CASES
 TARGET = 0.95
 FULL_SPEED = 150_000  # packets for each second asked for, where none is given
@@ -55,17 +56,17 @@ def receiver(host: Host) -> Iterator[dict[str, int]]:
             process.wait()
 
 
-def sample(hosts: Hosts, pids: list[int], load: lab.Load) -> Sample:
+def sample(hosts: Hosts, both: ends.Ends, load: lab.Load) -> Sample:
     """One load; microseconds are CPU for a packet sent. Raises BenchmarkError."""
     with receiver(hosts.b):
         lab.send(hosts.a, hosts.b.ipv4, lab.Load(WARMING, load.packet_bytes, rate=20_000))
-    before, spent = [lab.queue_counts(host) for host in hosts], sum(map(lab.cpu_ns, pids))
+    before, spent = [lab.queue_counts(host) for host in hosts], ends.cpu_ns(both)
     with receiver(hosts.b) as counted:
         sent = lab.send(hosts.a, hosts.b.ipv4, load)
         lab.wait_until_empty(hosts.a)
         lab.wait_until_empty(hosts.b)
-    spent = sum(map(lab.cpu_ns, pids)) - spent
-    _check(hosts, bool(pids), load, before, counted["received"])
+    spent = ends.cpu_ns(both) - spent
+    _check(hosts, bool(both), load, before, counted["received"])
     cpu_ns = {"sender": sent["cpu_ns"], "engines": spent, "receiver": counted["cpu_ns"]}
     return {
         "arrived_per_s": counted["received"] * 1e9 / max(counted["elapsed_ns"], 1),
@@ -95,10 +96,10 @@ def measure(rounds: int, loads: dict[str, lab.Load]) -> tuple[dict[str, dict[str
     with two_hosts() as hosts:
         for turn in range(rounds):
             for name in lab.turned(CASES, turn):
-                with lab.chain_at_both_ends(hosts, "udp", lab.PORT, CASES[name]) as pids:
+                with CASES[name](hosts, TRAFFIC) as both:
                     for load, each in loads.items():
                         try:
-                            samples[load][name].append(sample(hosts, pids, each))
+                            samples[load][name].append(sample(hosts, both, each))
                         except lab.BenchmarkError as error:
                             spoiled.append(f"round {turn}, {name}, {load}: {error}")
                             print(f"perf: not counted: {spoiled[-1]}", flush=True)

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf import lab, record
+from perf import lab, record, serving
 from tests.netns.topology import Host, Hosts, two_hosts
 
 FIRST_PORT, FIRST_USER = 10000, 60000
 OTHER_NAME = "other"
 MASK = 0x0FFF0000
-CHAIN = '[{ module = "tag", id = "host-7" }]'
+CHAIN = f"[{serving.TAG}]"
 MATCHES: dict[str, Callable[[int], str]] = {
     "port": lambda number: f"remote_port = [{FIRST_PORT + 2 * number}]",
     "user": lambda number: f"user = [{FIRST_USER + 2 * number}]",

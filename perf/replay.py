@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from perf import lab, record
+from perf.serving import DROP, MATCH, SCRAMBLE, TAG
 
 MEMORY = Path("/dev/shm")
 FLOWS = 64
 TARGET_PACKETS_PER_S = 1_000_000
-MATCH = f'{{ protocol = "udp", remote_port = ["{lab.PORT}"] }}'
 CHAINS = {
-    "tag": '[{ module = "tag", id = "host-7" }]',
-    "scramble": '[{ module = "scramble", key = "hex:00112233445566778899aabbccddeeff" }]',
-    "drop": '[{ module = "drop", prefix = "hex:ffff" }]',
+    "tag": f"[{TAG}]",
+    "scramble": f"[{SCRAMBLE}]",
+    "drop": f"[{DROP}]",
 }
 
 

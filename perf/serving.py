@@ -1,6 +1,7 @@
-"""Who serves the queue that packets go through: nobody, a yardstick, or our daemon with some chain.
+"""Who serves the queue that packets go through at host a: nobody, a yardstick, or our daemon with some chain.
 
-All stand behind the same rules, those that `layer45 rules` prints for the policy, on the same queue.
+All stand behind the same rules, those that `layer45 rules` prints for the policy, on the same queue. What
+stands at both hosts: ends.py.
 """
 
 import contextlib
@@ -58,23 +59,17 @@ def nobody(_: Hosts) -> Iterator[Served]:
     yield Served()
 
 
-def our_rules(hosts: Hosts) -> str:
-    """What `layer45 rules` prints for IPv4, in iptables-restore's language."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = lab.write_config(Path(folder) / "etc", f"[{TAG}]", MATCH)
-        words = lab.layer45("rules", "--backend", "iptables", "--config", str(config))
-        return hosts.a.run(words).stdout.partition("# ip6tables")[0]
-
-
 def standing_in(*argv: str) -> Engine:
     """A yardstick, on the queue that our rules feed."""
 
     @contextlib.contextmanager
     def engine(hosts: Hosts) -> Iterator[Served]:
         words = [*argv, str(lab.FIRST_QUEUE), str(COPY_BYTES)]
-        with lab.yardstick(hosts.a, words, our_rules(hosts)) as process:
-            served = Served(process.pid)
-            yield served
+        with tempfile.TemporaryDirectory() as folder:
+            config = lab.write_config(Path(folder) / "etc", EMPTY, MATCH)
+            with lab.yardstick(hosts.a, words, config) as process:
+                served = Served(process.pid)
+                yield served
         served.said = _rest(process)
 
     return engine
