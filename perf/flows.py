@@ -180,6 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--packets", type=int, default=100_000, help="live, for each number of flows")
     parser.add_argument("--rate", type=int, default=40_000)
     parser.add_argument("--only", nargs="+", choices=HOW, default=HOW)
+    record.add_option(parser)
     options = parser.parse_args()
     if not all(1 <= flows <= MOST_FLOWS for flows in options.flows):
         parser.error(f"--flows: expected numbers from 1 to {MOST_FLOWS}")
@@ -215,14 +216,19 @@ def main() -> None:
             "samples": found,
             "not_counted": spoiled,
         },
+        options.beside,
     )
+    draw(found, options.beside)
+
+
+def draw(found: dict[str, Series], beside: str) -> None:
+    """A picture of the replays, or else of the first live way."""
+    how = next(iter(found))
+    unit = "nanoseconds" if how == "replayed" else "microseconds"
     series = {
-        f"{name}, {flows} flows": costs
-        for name, each in found.get("replayed", {}).items()
-        for flows, costs in each.items()
+        f"{name}, {flows} flows": costs for name, each in found[how].items() for flows, costs in each.items()
     }
-    if series:
-        record.plot("flows", "CPU of a replay for a packet of any of so many flows", "nanoseconds", series)
+    record.plot("flows", f"CPU for a packet of any of so many flows, {how}", unit, series, beside)
 
 
 if __name__ == "__main__":

@@ -222,12 +222,12 @@ def show(found: rounds.Rounds) -> None:
                 print(f"{figure}, at most: " + ", ".join(f"{case} {value:g}" for case, value in most.items()))
 
 
-def draw(found: rounds.Rounds) -> None:
+def draw(found: rounds.Rounds, beside: str) -> None:
     """Pictures of the first load: throughput, and CPU."""
     group = next(iter(found.samples))
     for name, figure, unit in (("iperf3", RATE, "Gbit/s"), ("iperf3_cpu", COST, "engine CPU, s a GB")):
         if series := found.series(group, figure):
-            record.plot(name, f"iperf3, an engine at both ends: {group}", unit, series)
+            record.plot(name, f"iperf3, an engine at both ends: {group}", unit, series, beside)
 
 
 def arguments() -> argparse.Namespace:
@@ -244,6 +244,7 @@ def arguments() -> argparse.Namespace:
     processors.add_option(parser, "anywhere")
     names = list(dict.fromkeys([*TCP, *UDP]))
     parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="CASE", help="; ".join(names))
+    record.add_option(parser)
     options = parser.parse_args()
     if not shutil.which("iperf3"):
         parser.error("no program iperf3")
@@ -282,8 +283,9 @@ def main() -> None:
             "samples": found.samples,
             "not_counted": found.not_counted,
         },
+        options.beside,
     )
-    draw(found)
+    draw(found, options.beside)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", nargs="*", default=[], type=_setting, metavar="KEY=N", help="of layer45.toml"
     )
+    record.add_option(parser)
     options = parser.parse_args()
     if unknown := set(options.only) - set(engines()):
         parser.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(engines())}")
@@ -280,9 +281,10 @@ def main() -> None:
             "samples": samples,
             "not_counted": spoiled,
         },
+        options.beside,
     )
     series = {f"{name}, {load}": us for load, runs in samples.items() for name, us in engine_us(runs).items()}
-    record.plot("packets", "Engine CPU for a UDP packet", "microseconds", series)
+    record.plot("packets", "Engine CPU for a UDP packet", "microseconds", series, options.beside)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What a benchmark leaves behind: JSON with every sample, the command and the machine, and a picture."""
 
+import argparse
 import contextlib
 import json
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -60,10 +62,27 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def write(name: str, question: str, body: Mapping[str, Any]) -> Path:
-    """Write results/NAME.json; body holds the figures."""
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """--beside, for a benchmark that answers more than one run can ask."""
+    parser.add_argument(
+        "--beside", default="", type=_word, metavar="WORD", help="results go to NAME-WORD, not to NAME"
+    )
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"\w+", text):
+        raise argparse.ArgumentTypeError(f"expected letters and digits, got {text!r}")
+    return text
+
+
+def _results(name: str, beside: str, kind: str) -> Path:
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    return RESULTS / f"{name}{f'-{beside}' if beside else ''}.{kind}"
+
+
+def write(name: str, question: str, body: Mapping[str, Any], beside: str = "") -> Path:
+    """Write results/NAME.json, or NAME-BESIDE.json; body holds the figures."""
+    path = _results(name, beside, "json")
     content = {
         "question": question,
         "command": shlex.join(["python", "-m", f"perf.{name}", *sys.argv[1:]]),
@@ -76,9 +95,12 @@ def write(name: str, question: str, body: Mapping[str, Any]) -> Path:
     return path
 
 
-def plot(name: str, title: str, unit: str, series: Mapping[str, Sequence[float]]) -> None:
-    """Draw results/NAME.png: a bar at each median, a dot for each sample. Without matplotlib: nothing."""
-    with picture(name, title, 0.6 * len(series) + 1.4) as axes:
+def plot(name: str, title: str, unit: str, series: Mapping[str, Sequence[float]], beside: str = "") -> None:
+    """Draw results/NAME.png, or NAME-BESIDE.png: a bar at each median, a dot for each sample.
+
+    Without matplotlib: nothing.
+    """
+    with picture(name, title, 0.6 * len(series) + 1.4, beside) as axes:
         if axes is None:
             return
         names = list(series)[::-1]
@@ -104,8 +126,8 @@ def plot_over_time(
 
 
 @contextlib.contextmanager
-def picture(name: str, title: str, height_inches: float) -> Iterator[Any]:
-    """Axes to draw on; results/NAME.png when the context ends. None without matplotlib."""
+def picture(name: str, title: str, height_inches: float, beside: str = "") -> Iterator[Any]:
+    """Axes to draw on; results/NAME.png, or NAME-BESIDE.png, at the end. None without matplotlib."""
     try:
         import matplotlib
     except ImportError:
@@ -119,7 +141,7 @@ def picture(name: str, title: str, height_inches: float) -> Iterator[Any]:
     yield axes
     axes.set_title(f"{title}\n{machine_line()}", fontsize=10)
     figure.tight_layout()
-    figure.savefig(RESULTS / f"{name}.png", dpi=120)
+    figure.savefig(_results(name, beside, "png"), dpi=120)
     pyplot.close(figure)
 
 

@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=300)
     parser.add_argument("--queries", type=int, default=1000)
+    record.add_option(parser)
     options = parser.parse_args()
     samples, cpu = measure(options.rounds, options.megabytes, options.queries)
     verdicts = {}
@@ -172,8 +173,9 @@ def main() -> None:
         "streams",
         "what 32 bytes in every 1000 of a stream cost a download at 1 Gbit/s, and a tag a name lookup",
         {"figures": figures, "ratios": verdicts, "cpu_s_per_gb": record.summary(cpu), "samples": samples},
+        options.beside,
     )
-    record.plot("streams", "download through 1 Gbit/s", "s", samples["download"])
+    record.plot("streams", "download through 1 Gbit/s", "s", samples["download"], options.beside)
 
 
 if __name__ == "__main__":

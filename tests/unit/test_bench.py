@@ -74,6 +74,24 @@ def test_a_result_states_machine_and_command(tmp_path: Path, monkeypatch: pytest
     assert written["command"].startswith("python -m perf.fec")
 
 
+def test_a_run_that_asks_something_else_leaves_its_results_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    for beside in ("", "reverse"):
+        written = record.write("iperf3", "what?", {"figure": beside}, beside)
+        assert json.loads(written.read_text())["command"].startswith("python -m perf.iperf3 ")
+        record.plot("iperf3", "how much", "s", {"one": [1.0]}, beside)
+    names = {"iperf3.json", "iperf3.png", "iperf3-reverse.json", "iperf3-reverse.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert json.loads((tmp_path / "iperf3.json").read_text())["figure"] == ""
+
+
+@pytest.mark.parametrize("word", ["../over", "a-b", " "])
+def test_results_beside_stay_in_their_directory(word: str) -> None:
+    assert not run("iperf3", ["--beside", word])
+
+
 def test_pictures_are_drawn_of_medians_and_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     record.plot("bars", "how much", "s", {"one": [1.0, 2.0], "other": [3.0]})
