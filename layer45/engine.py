@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Any
 
-from layer45 import processors
+from layer45 import bound_queues, processors
+from layer45.bound_queues import NOTHING, Bound
 from layer45.chains import build_chain, tally
 from layer45.config import Settings
 from layer45.errors import Layer45Error
@@ -30,8 +30,6 @@ from layer45.privileges import keep_least
 from layer45.ratio import Ratios, with_ratios
 from layer45.rules.diversion import MarkLayout
 
-KERNEL_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
-KERNEL_GROUPS = Path("/proc/net/netfilter/nfnetlink_log")
 SETTLE_S = 2.0  # how long apply waits for the workers to use what was published
 JOIN_S = 5.0
 ENDS = ("local", "remote")
@@ -227,7 +225,7 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """{"queues": [...]}: number, group, thread alive, packets waiting and dropped in the kernel."""
-        kernel = _kernel_queues(), _kernel_groups()
+        kernel = bound_queues.queues(), bound_queues.groups()
         return {"queues": [_describe(queue, *_seen(queue, *kernel)) for queue in self._queues.values()]}
 
     def stats(self) -> dict[str, Any]:
@@ -294,29 +292,10 @@ def _numbers(group: QueuePlan) -> range:
     return range(group.first, group.first + group.workers)
 
 
-def _kernel_queues() -> dict[int, tuple[int, int]]:
-    """queue number -> (packets waiting, packets dropped), of this process's network namespace."""
-    try:
-        rows = [line.split() for line in KERNEL_QUEUES.read_text().splitlines()]
-    except OSError:
-        return {}
-    return {int(row[0]): (int(row[2]), int(row[5]) + int(row[6])) for row in rows}
-
-
-def _kernel_groups() -> dict[int, int]:
-    """NFLOG group -> copies that the kernel has not handed over yet."""
-    try:
-        rows = [line.split() for line in KERNEL_GROUPS.read_text().splitlines()]
-    except OSError:
-        return {}
-    return {int(row[0]): int(row[2]) for row in rows}
-
-
-def _seen(queue: _Queue, queues: dict[int, tuple[int, int]], groups: dict[int, int]) -> tuple[int, int]:
+def _seen(queue: _Queue, queues: Mapping[int, Bound], groups: Mapping[int, Bound]) -> tuple[int, int]:
     """What waits in the kernel, and what it dropped: packets, or copies of packets that went on."""
-    if queue.plan.copies:
-        return groups.get(queue.number, 0), queue.worker.counters()["copies_lost"]
-    return queues.get(queue.number, (0, 0))
+    bound = (groups if queue.plan.copies else queues).get(queue.number, NOTHING)
+    return bound.waiting, queue.worker.counters()["copies_lost"] if queue.plan.copies else bound.dropped
 
 
 def _describe(queue: _Queue, waiting: int, dropped: int) -> dict[str, Any]:

@@ -106,8 +106,8 @@ class Service:
 
     def _start(self) -> None:
         """In the worker thread."""
-        path = Path(load_settings(self._daemon.directory).control_socket)
-        self._predecessor = find_predecessor(path) if self._replace else None
+        if self._replace:
+            self._predecessor = find_predecessor(Path(load_settings(self._daemon.directory).control_socket))
         if self._predecessor is None:
             self._daemon.start()
             return

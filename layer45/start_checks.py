@@ -4,13 +4,10 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from layer45 import processors
+from layer45 import bound_queues, processors
 from layer45.config import FILE_NAME, Settings
 from layer45.errors import Layer45Error
 from layer45.loader import Plan
-
-BOUND_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
-BOUND_GROUPS = Path("/proc/net/netfilter/nfnetlink_log")
 
 
 def check_privileges() -> None:
@@ -40,30 +37,23 @@ def check_processors(directory: Path, settings: Settings) -> None:
 
 def taken_numbers() -> tuple[int, ...]:
     """Of queues and of NFLOG groups that somebody reads."""
-    return tuple({**_bound(BOUND_QUEUES), **_bound(BOUND_GROUPS)})
+    return tuple({**bound_queues.queues(), **bound_queues.groups()})
 
 
 def queue_is_read(number: int) -> bool:
     """Whether a program has the queue."""
-    return number in _bound(BOUND_QUEUES)
-
-
-def _bound(listing: Path) -> dict[int, str]:
-    """Those that somebody reads: number → netlink port. None while the kernel's module is not loaded yet."""
-    try:
-        return {int(line.split()[0]): line.split()[1] for line in listing.read_text().splitlines()}
-    except OSError:
-        return {}
+    return number in bound_queues.queues()
 
 
 def check_queues_free(plan: Plan) -> None:
     """Raises Layer45Error if a program reads one of our queues or groups already."""
-    queues, groups = _bound(BOUND_QUEUES), _bound(BOUND_GROUPS)
+    queues, groups = bound_queues.queues(), bound_queues.groups()
     for each in plan.queues:
         bound = groups if each.copies else queues
         for number in each.numbers:
             if number in bound:
+                port = bound[number].port
                 raise Layer45Error(
-                    f"{each.kind_name} {number} is in use by another program (netlink port {bound[number]}); "
+                    f"{each.kind_name} {number} is in use by another program (netlink port {port}); "
                     "set another first_queue in layer45.toml"
                 )

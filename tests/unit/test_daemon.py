@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from layer45 import start_checks
+from layer45 import bound_queues, start_checks
 from layer45.cgroups import Cgroups
 from layer45.daemon import Daemon
 from layer45.daemon_parts import Parts
@@ -158,7 +158,7 @@ class StandInRules:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(start_checks, "BOUND_QUEUES", tmp_path / "bound")
+    monkeypatch.setattr(bound_queues, "QUEUES", tmp_path / "bound")
     return Stage()
 
 
