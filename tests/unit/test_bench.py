@@ -80,7 +80,7 @@ def test_a_run_that_asks_something_else_leaves_its_results_beside(
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     for beside in ("", "reverse"):
         written = record.write("iperf3", "what?", {"figure": beside}, beside)
-        assert json.loads(written.read_text())["command"].startswith("python -m perf.iperf3 ")
+        assert json.loads(written.read_text())["command"].startswith("python -m perf.iperf3")
         record.plot("iperf3", "how much", "s", {"one": [1.0]}, beside)
     names = {"iperf3.json", "iperf3.png", "iperf3-reverse.json", "iperf3-reverse.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
