@@ -23,7 +23,6 @@ import json
 import shutil
 import statistics
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +125,7 @@ def server(host: Host, placement: Placement = ANYWHERE) -> Iterator[None]:
     words = placement.command(host, ["iperf3", "-s", "-1", "-p", str(PORT)])
     process = host.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 5
-        while f":{PORT}" not in host.run(["ss", "-Hltn"]).stdout and time.monotonic() < deadline:
-            time.sleep(0.05)
+        lab.wait_for_ports(host, (PORT,), process)
         yield
     finally:
         process.terminate()

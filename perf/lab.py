@@ -165,6 +165,18 @@ def wait_for_queue(host: Host, process: subprocess.Popen[Any]) -> None:
         time.sleep(0.02)
 
 
+def wait_for_ports(host: Host, ports: Iterable[int], process: subprocess.Popen[Any] | None = None) -> None:
+    """Until somebody listens on all of them, TCP or UDP. process: who is to."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    missing = list(ports)
+    while missing:
+        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+            raise BenchmarkError(f"{host.name}: nobody listens on port {missing[0]}")
+        time.sleep(0.02)
+        listing = host.run(["ss", "-Hlntu"]).stdout
+        missing = [port for port in missing if f":{port} " not in listing]
+
+
 def turned(names: Iterable[str], turn: int) -> list[str]:
     """The names, begun with another one in each turn."""
     listed = list(names)

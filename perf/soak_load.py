@@ -215,7 +215,7 @@ def loads(hosts: Hosts) -> Iterator[list[Load]]:
         for port in (FEC_PORT, SCRAMBLE_PORT):
             words = ["iperf3", "-s", "-p", str(port)]
             hosts.b.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _wait_for(hosts.b, (FEC_PORT, SCRAMBLE_PORT))
+        lab.wait_for_ports(hosts.b, (FEC_PORT, SCRAMBLE_PORT))
         short = ShortFlows(hosts, stack)
         streams = Connections(hosts, STREAM_PORT, stack)
         yield [
@@ -225,11 +225,3 @@ def loads(hosts: Hosts) -> Iterator[list[Load]]:
             Load("short flows, a third to be dropped", short.round, pause_s=SHORT_PAUSE_S),
             Load("short connections with tags", streams.round, True, SHORT_PAUSE_S),
         ]
-
-
-def _wait_for(host: Host, ports: tuple[int, ...]) -> None:
-    until = time.monotonic() + lab.START_TIMEOUT_S
-    while not all(f":{port} " in host.run(["ss", "-Hltn"]).stdout for port in ports):
-        if time.monotonic() > until:
-            raise lab.BenchmarkError(f"iperf3 does not listen on {ports}")
-        time.sleep(0.05)

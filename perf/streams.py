@@ -65,7 +65,7 @@ def servers(host: Host, directory: Path, megabytes: int) -> Iterator[None]:
         words += ["--no-hosts", f"--port={port}", "--address=/example.test/192.0.2.1"]
         processes.append(_quiet(host, words))
     try:
-        _wait_for(host, [*WEB.values(), *NAMES.values()])
+        lab.wait_for_ports(host, [*WEB.values(), *NAMES.values()])
         yield
     finally:
         for process in processes:
@@ -75,14 +75,6 @@ def servers(host: Host, directory: Path, megabytes: int) -> Iterator[None]:
 
 def _quiet(host: Host, words: list[str]) -> "subprocess.Popen[str]":
     return host.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _wait_for(host: Host, ports: list[int]) -> None:
-    until = time.monotonic() + 10
-    while not all(f":{port} " in host.run(["ss", "-Hlntu"]).stdout for port in ports):
-        if time.monotonic() > until:
-            raise lab.BenchmarkError(f"nobody listens on one of {ports}")
-        time.sleep(0.05)
 
 
 def download(hosts: Hosts, port: int, size: int) -> float:

@@ -9,7 +9,6 @@ import contextlib
 import json
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +104,7 @@ def _receiver(
     words = [_program(), "receive", *map(str, (lab.PORT, most, payload_bytes, records, quiet_ms))]
     process = host.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_for_port(host, lab.PORT, process)
+        lab.wait_for_ports(host, (lab.PORT,), process)
         yield process
     finally:
         process.kill()
@@ -120,12 +119,3 @@ def _end_of(receiver: subprocess.Popen[Any]) -> dict[str, int]:
     if receiver.returncode:
         raise lab.BenchmarkError(errors.strip())
     return dict(json.loads(output))
-
-
-def wait_for_port(host: Host, port: int, process: subprocess.Popen[Any]) -> None:
-    """Until somebody has the UDP port."""
-    deadline = time.monotonic() + lab.START_TIMEOUT_S
-    while f":{port} " not in host.run(["ss", "-Hlun"]).stdout:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise lab.BenchmarkError(f"nobody listens on UDP port {port}")
-        time.sleep(0.02)

@@ -43,7 +43,7 @@ def tunnel(program: str, options: Sequence[str], hosts: Hosts) -> Iterator[udp_l
 def _running(host: Host, words: list[str], port: int) -> Iterator[subprocess.Popen[Any]]:
     process = host.popen(words, stdout=subprocess.DEVNULL, stderr=sys.stderr)
     try:
-        udp_load.wait_for_port(host, port, process)
+        lab.wait_for_ports(host, (port,), process)
         yield process
     finally:
         process.kill()

@@ -83,6 +83,15 @@ def pin(descriptor: int, path: Path) -> None:
     fresh.rename(path)
 
 
+def pin_filter(path: Path, code: bytes, name: str) -> None:
+    """Loads a program that rules ask of a packet, and pins it. name: as load_program has it."""
+    loaded = load_program(PROG_TYPE_SOCKET_FILTER, code, name)
+    try:
+        pin(loaded, path)
+    finally:
+        os.close(loaded)
+
+
 def pinned(path: Path) -> int:
     """A descriptor of what has this name."""
     name = ctypes.create_string_buffer(os.fsencode(path))

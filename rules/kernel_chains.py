@@ -139,20 +139,12 @@ def _name(running: _Running, key: Key, place: Path) -> None:
         for begun in (True, False):
             path = place / pinned_name(class_id, verdict, begun)
             if path not in running.names or running.names[path] != _number(path):
-                _pin(path, program(running.counters, chain, verdict, begun))
+                bpf.pin_filter(path, program(running.counters, chain, verdict, begun), "layer45_chain")
                 running.names[path] = _number(path)
 
 
 def _number(path: Path) -> int:
     return path.stat().st_ino if path.exists() else 0
-
-
-def _pin(path: Path, code: bytes) -> None:
-    loaded = bpf.load_program(bpf.PROG_TYPE_SOCKET_FILTER, code, "layer45_chain")
-    try:
-        bpf.pin(loaded, path)
-    finally:
-        os.close(loaded)
 
 
 def _total(values: list[int]) -> dict[str, int]:

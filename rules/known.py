@@ -34,6 +34,7 @@ from layer45.rules.socket_end import Ended, end_sockets
 from layer45.rules.tree import Span
 
 MAP = "map"
+PROGRAM = "layer45_known"
 LARGEST = 1 << 24
 OF_CLASS = (*DIRECTIONS, ERROR)  # the directions of a class's programs
 
@@ -88,8 +89,8 @@ class KnownConnections:
         """The map and the programs that are not about a class; on an error, the map is closed."""
         try:
             for direction in DIRECTIONS:
-                _pin_program(place / f"known-{direction}", known(opened, direction))
-                _pin_program(place / f"customized-{direction}", customized(opened, direction))
+                bpf.pin_filter(place / f"known-{direction}", known(opened, direction), PROGRAM)
+                bpf.pin_filter(place / f"customized-{direction}", customized(opened, direction), PROGRAM)
             bpf.pin(opened, place / MAP)
         except BaseException:
             os.close(opened)
@@ -99,7 +100,7 @@ class KnownConnections:
         for first, last in wanted:
             for direction in OF_CLASS:
                 code = of_block(self._map, direction, first, last)
-                _pin_program(place / f"{known_blocks.name(first, last)}-{direction}", code)
+                bpf.pin_filter(place / f"{known_blocks.name(first, last)}-{direction}", code, PROGRAM)
             self._blocks.add((first, last))
 
     def settle(self, plan: RulePlan) -> Ended:
@@ -154,14 +155,6 @@ def remove(owner: str) -> Ended:
             ended += _end_customized(place)
             pins.clear(place)
     return ended
-
-
-def _pin_program(path: Path, code: bytes) -> None:
-    loaded = bpf.load_program(bpf.PROG_TYPE_SOCKET_FILTER, code, "layer45_known")
-    try:
-        bpf.pin(loaded, path)
-    finally:
-        os.close(loaded)
 
 
 def _end_customized(place: Path) -> Ended:
