@@ -283,7 +283,8 @@ cdef class QueueLoop:
 
     def _bind(self, uint32_t copy_bytes, bint gso, bint fail_open, int length):
         binding = NetfilterQueue()
-        binding.bind(self.queue, _accept, max_len=length, mode=COPY_PACKET, range=copy_bytes, sock_len=BUFFER_BYTES)
+        early = _accept if fail_open else _drop
+        binding.bind(self.queue, early, max_len=length, mode=COPY_PACKET, range=copy_bytes, sock_len=BUFFER_BYTES)
         self.binding = binding
         self.loop.waiting.fd = binding.get_fd()
         set_up(self.loop.waiting.fd)
@@ -330,5 +331,9 @@ cdef class QueueLoop:
 
 
 def _accept(packet) -> None:
-    """For packets that reach NetfilterQueue's own reader while it binds."""
+    """For packets that reach NetfilterQueue's own reader while it binds, those of closed policies excepted."""
     packet.accept()
+
+
+def _drop(packet) -> None:
+    packet.drop()
