@@ -70,7 +70,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _word(text: str) -> str:
-    if not re.fullmatch(r"\w+", text):
+    if not re.fullmatch(r"\w*", text):
         raise argparse.ArgumentTypeError(f"expected letters and digits, got {text!r}")
     return text
 

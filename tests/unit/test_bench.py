@@ -1,5 +1,6 @@
 """`python -m perf`, and `layer45 bench` in front of it: which benchmarks there are, and how they end."""
 
+import argparse
 import json
 import os
 import re
@@ -85,6 +86,12 @@ def test_a_run_that_asks_something_else_leaves_its_results_beside(
     names = {"iperf3.json", "iperf3.png", "iperf3-reverse.json", "iperf3-reverse.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert json.loads((tmp_path / "iperf3.json").read_text())["figure"] == ""
+
+
+def test_results_have_the_benchmarks_name_where_nothing_else_is_said() -> None:
+    parser = argparse.ArgumentParser()
+    record.add_option(parser)
+    assert parser.parse_args([]).beside == ""
 
 
 @pytest.mark.parametrize("word", ["../over", "a-b", " "])
